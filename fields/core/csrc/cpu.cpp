@@ -1,0 +1,25 @@
+// The CPU library: every kernel, and the two switches of its host.
+#include "parallel.h"
+#include "common.h"
+#include "grid.h"
+
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
+extern "C" {
+
+// Gives the library torch's team of threads: the address of GOMP_parallel in the OpenMP runtime torch has loaded.
+__attribute__((visibility("default"))) void fields_use_team(void* gomp_parallel) {
+    fields::team_run() = reinterpret_cast<fields::TeamRun>(gomp_parallel);
+}
+
+// Training allocates and frees the same tens of megabytes each iteration. By default glibc returns such blocks to
+// the system every time, and the page faults of getting them back cost more than some kernels do.
+__attribute__((visibility("default"))) void fields_keep_freed_memory() {
+#if defined(__GLIBC__)
+    mallopt(M_MMAP_THRESHOLD, 1 << 30);
+    mallopt(M_TRIM_THRESHOLD, 2047 << 20);
+#endif
+}
+}
