@@ -1,29 +1,35 @@
-"""Every error the project raises on purpose, so that callers can tell a bad input from a bug."""
+"""What can go wrong, in one small tree, so that a command can tell a user's mistake from a bug of ours.
+
+A message is one or two lines: what happened · what was given (with the file's name) · what to do.
+Commands catch `FieldsError`, print the message and exit with code 2.
+"""
+
+from __future__ import annotations
 
 
 class FieldsError(Exception):
-    """What happened, what was given, what to do. Commands print it on one line and exit with code 2."""
+    """Anything the caller can put right."""
 
 
 class ShapeError(FieldsError, ValueError):
-    """A tensor has the wrong shape, dtype or range."""
+    """A tensor has the wrong shape or type."""
 
 
-class DeviceError(FieldsError, ValueError):
-    """Tensors on different devices, or a device this machine does not have."""
+class DeviceError(FieldsError):
+    """Tensors sit on different devices, or on one that this machine lacks."""
 
 
-class BackendError(FieldsError, RuntimeError):
-    """Compiled kernels are missing, do not build, or were asked for what they cannot do."""
+class BackendError(FieldsError):
+    """No backend can run an operation here, or the one asked for cannot."""
 
 
-class DataError(FieldsError, ValueError):
-    """A scene, image or camera that cannot be used as it is."""
+class DataError(FieldsError):
+    """A scene, an image or another input file is missing, damaged or contradicts itself."""
 
 
-class ConfigError(FieldsError, ValueError):
-    """An unknown or impossible setting."""
+class ConfigError(FieldsError):
+    """A configuration has an unknown key or a value that makes no sense."""
 
 
-class CheckpointError(FieldsError, ValueError):
-    """A run folder or model file that is damaged, foreign or of another version."""
+class CheckpointError(FieldsError):
+    """A run folder or checkpoint is damaged, foreign or from an incompatible version."""
