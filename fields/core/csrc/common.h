@@ -9,6 +9,7 @@
 
 #ifdef __CUDACC__
 #define FIELDS_FN __device__ __forceinline__
+#define FIELDS_INLINE
 typedef long long int64_t;
 typedef unsigned long long uint64_t;
 typedef int int32_t;
@@ -17,6 +18,7 @@ typedef unsigned char uint8_t;
 #else
 #include <cstdint>
 #define FIELDS_FN inline __attribute__((always_inline))
+#define FIELDS_INLINE __attribute__((always_inline))
 #endif
 
 namespace fields {
@@ -62,9 +64,10 @@ template <class T> struct Dual {
     T d;
 };
 template <class T> FIELDS_FN Dual<T> operator+(Dual<T> a, Dual<T> b) { return {a.v + b.v, a.d + b.d}; }
-template <class T> FIELDS_FN Dual<T> operator-(Dual<T> a, Dual<T> b) { return {a.v - b.v, a.d - b.d}; }
-template <class T> FIELDS_FN Dual<T> operator*(Dual<T> a, Dual<T> b) { return {a.v * b.v, a.v * b.d + a.d * b.v}; }
-template <class T> FIELDS_FN Dual<T>& operator+=(Dual<T>& a, Dual<T> b) { a.v += b.v; a.d += b.d; return a; }
+template <class T> FIELDS_FN Dual<T>& operator+=(Dual<T>& a, Dual<T> b) { return a = a + b; }
+template <class A, class B> FIELDS_FN auto operator*(Dual<A> a, Dual<B> b) -> Dual<decltype(a.v * b.v)> {
+    return {a.v * b.v, a.v * b.d + a.d * b.v};  // scalar and lanes mix
+}
 
 }  // namespace fields
 

@@ -17,14 +17,13 @@
 // own derivative along (dx, dfactors, dgrad), which is all that second derivatives need.
 //
 // The gradient of the factors is a scatter. On a CPU its item is one block of channels of one mode, swept over all
-// samples: every element has exactly one owner, whatever the number of threads, hence no atomics and bit-identical
-// results. On a GPU its item is one sample and `add_to` is atomic.
+// samples: every element has exactly one owner, hence no atomics, and receives its terms in the order of the samples,
+// hence bit-identical results whatever the number of threads. On a GPU its item is one sample and `add_to` is atomic.
 #pragma once
 #include "common.h"
+#include "lanes.h"
 
 namespace fields {
-
-constexpr int kBlock = 8;  // channels per owner of the backward pass: small enough to share three modes evenly
 
 // The axes (bit 0: x, 1: y, 2: z) of the factors of each mode; 0 where a mode has no such factor.
 struct Vm {
@@ -84,8 +83,8 @@ template <class S, class T> FIELDS_FN Axis<S, T> locate(const GridArgs<T>& a, in
     const T u = (position + 1) * half;
     const bool inside = u >= 0 && u <= last;
     const T c = clamp(u, T(0), last);
-    // A NaN fails every comparison: it must not become an index, but must reach the result.
-    const int32_t cell = c >= 0 && c < last ? int32_t(c) : c >= last ? int32_t(a.resolution[axis] - 2) : 0;
+    // The clamp keeps a NaN a NaN, so that it reaches the result; as an index it must stay inside the grid.
+    const int32_t cell = clamp<int32_t>(int32_t(c), 0, int32_t(a.resolution[axis] - 2));
     Axis<S, T> r;
     r.knot = cell;
     r.slope = inside ? half : T(0);
@@ -100,10 +99,10 @@ template <class S, class T> FIELDS_FN Axis<S, T> locate(const GridArgs<T>& a, in
     return r;
 }
 
-// A number known when compiling, so that full blocks of channels become straight SIMD code.
-template <int N> struct Constant {
-    constexpr FIELDS_FN operator int() const { return N; }
-};
+// The cotangent of `count` channels: one number for all of them when channels are summed.
+template <class S, class T> FIELDS_FN auto grad_lanes(const GridArgs<T>& a, int64_t i, int64_t o, int count) {
+    return a.summed ? fill_lanes(read(a.grad, a.dgrad, i, S())) : load_lanes(a.grad, a.dgrad, o, count, S());
+}
 
 constexpr FIELDS_FN int count_axes(unsigned axes) { return int((axes & 1u) + (axes >> 1 & 1u) + (axes >> 2 & 1u)); }
 
@@ -133,13 +132,12 @@ template <unsigned AXES, class S> struct Cell {
         }
     }
 
-    template <class T, class Count>
-    FIELDS_FN void interpolate(const T* factor, const T* tangent, int64_t channel, Count count, S* out) const {
-        for (int b = 0; b < count; ++b) out[b] = weight[0] * read(factor, tangent, offset[0] + channel + b, S());
+    template <class T> FIELDS_FN auto interpolate(const T* factor, const T* tangent, int64_t channel, int count) const {
+        auto v = weight[0] * load_lanes(factor, tangent, offset[0] + channel, count, S());
 #pragma GCC unroll 8
         for (int c = 1; c < corners; ++c)
-            for (int b = 0; b < count; ++b)
-                out[b] += weight[c] * read(factor, tangent, offset[c] + channel + b, S());
+            v += weight[c] * load_lanes(factor, tangent, offset[c] + channel, count, S());
+        return v;
     }
 };
 
@@ -153,171 +151,116 @@ template <class L, int MODE, class S, int F = 0, bool END = (F == L::factors)> s
     FIELDS_FN Cells(const GridArgs<T>& a, const Axis<S, T>* axis, int along = -1)
         : cell(axis, a.resolution, a.channels[MODE], along), rest(a, axis, along) {}
 
-    template <int B, class T, class Count>
-    FIELDS_FN void multiply(const GridArgs<T>& a, int64_t channel, Count count, S* out) const {
-        S v[B];
-        cell.interpolate(a.factor[MODE * L::factors + F], a.dfactor[MODE * L::factors + F], channel, count, v);
-        for (int b = 0; b < count; ++b) out[b] = F ? out[b] * v[b] : v[b];
-        rest.template multiply<B>(a, channel, count, out);
+    template <class T> FIELDS_FN auto multiply(const GridArgs<T>& a, int64_t channel, int count) const {
+        constexpr int f = MODE * L::factors + F;
+        const auto v = cell.interpolate(a.factor[f], a.dfactor[f], channel, count);
+        if constexpr (F + 1 == L::factors) return v;
+        else return v * rest.multiply(a, channel, count);
     }
 
-    // `before` is grad times the factors already passed; returns in `after` the product of the factors from F on.
-    template <int B, class T, class Count>
-    FIELDS_FN void scatter(const GridArgs<T>& a, int64_t channel, Count count, const S* before, S* after) const {
+    // `before` is grad times the factors already passed; returns the product of the factors from F on.
+    template <class T, class V> FIELDS_FN V scatter(const GridArgs<T>& a, int64_t channel, int count, V before) const {
         constexpr int f = MODE * L::factors + F;
-        S v[B], own[B], passed[B];
-        cell.interpolate(a.factor[f], a.dfactor[f], channel, count, v);
-        for (int b = 0; b < count; ++b) passed[b] = before[b] * v[b];
-        rest.template scatter<B>(a, channel, count, passed, after);
-        for (int b = 0; b < count; ++b) own[b] = F + 1 < L::factors ? before[b] * after[b] : before[b];
-        for (int b = 0; b < count; ++b) after[b] = F + 1 < L::factors ? after[b] * v[b] : v[b];
+        const V v = cell.interpolate(a.factor[f], a.dfactor[f], channel, count);
+        V own = before, product = v;
+        if constexpr (F + 1 < L::factors) {
+            const V after = rest.scatter(a, channel, count, V(before * v));
+            own = before * after;
+            product = v * after;
+        }
 #pragma GCC unroll 8
         for (int c = 0; c < cell.corners; ++c)
-            for (int b = 0; b < count; ++b)
-                add_to(a.grad_factor[f] + cell.offset[c] + channel + b, result(cell.weight[c] * own[b]));
+            add_lanes(a.grad_factor[f] + cell.offset[c] + channel, result(cell.weight[c] * own), count);
+        return product;
     }
 };
 template <class L, int MODE, class S, int F> struct Cells<L, MODE, S, F, true> {
     template <class T> FIELDS_FN Cells(const GridArgs<T>&, const Axis<S, T>*, int) {}
-    template <int B, class T, class Count>
-    FIELDS_FN void multiply(const GridArgs<T>&, int64_t, Count, S*) const {}
-    template <int B, class T, class Count>
-    FIELDS_FN void scatter(const GridArgs<T>&, int64_t, Count, const S*, S*) const {}
 };
 
-// Only float works at full speed; double and duals serve derivative checks and second derivatives, and straight code
-// for them too would triple the time it takes to compile this file.
-template <class S> struct IsFast { static constexpr bool value = false; };
-template <> struct IsFast<float> { static constexpr bool value = true; };
-
-template <int B, class S, class Body> FIELDS_FN void blocks(int64_t channels, S, Body&& body) {
+// The channels of a mode, kLanes at a time. Full blocks get a constant count, so their loads are whole registers.
+template <class Body> FIELDS_FN void blocks(int64_t channels, Body&& body) {
     int64_t c = 0;
-    if constexpr (IsFast<S>::value)
-        for (; c + B <= channels; c += B) body(c, Constant<B>());
-    for (; c < channels; c += B) body(c, int(minimum<int64_t>(channels - c, B)));
+    for (; c + kLanes <= channels; c += kLanes) body(c, kLanes);
+    if (c < channels) body(c, int(channels - c));
 }
-
-#ifdef __CUDACC__
-constexpr int kLanes = 4;
-#else
-constexpr int kLanes = 16;  // one AVX-512 register of floats
-#endif
 
 // v = sum or concatenation of the products. With S = Dual: the tangent of v.
 template <class T, class L, class S> struct GridValue : GridArgs<T> {
-    template <int MODE> FIELDS_FN void mode(int64_t i, const Axis<S, T>* axis, S& total, int64_t start) const {
+    template <int MODE, class V> FIELDS_FN void mode(int64_t i, const Axis<S, T>* axis, V& sum, int64_t start) const {
         if constexpr (MODE < L::modes) {
             const Cells<L, MODE, S> cells(*this, axis);
-            S sum[kLanes] = {};
-            blocks<kLanes>(this->channels[MODE], S(), [&](int64_t c, auto count) __attribute__((always_inline)) {
-                S p[kLanes];
-                cells.template multiply<kLanes>(*this, c, count, p);
-                if (this->summed)
-                    for (int b = 0; b < count; ++b) sum[b] += p[b];
-                else
-                    for (int b = 0; b < count; ++b) this->value[i * this->out + start + c + b] = result(p[b]);
+            blocks(this->channels[MODE], [&](int64_t c, int count) FIELDS_INLINE {
+                const V p = cells.multiply(*this, c, count);
+                if (this->summed) sum += p;
+                else store_lanes(this->value + i * this->out + start + c, result(p), count);
             });
-            if (this->summed)
-                for (int b = 0; b < kLanes; ++b) total += sum[b];
-            mode<MODE + 1>(i, axis, total, start + this->channels[MODE]);
+            mode<MODE + 1>(i, axis, sum, start + this->channels[MODE]);
         }
     }
     FIELDS_FN void operator()(int64_t i) const {
         const Axis<S, T> axis[3] = {locate<S>(*this, i, 0), locate<S>(*this, i, 1), locate<S>(*this, i, 2)};
-        S total = {};
-        mode<0>(i, axis, total, 0);
-        if (this->summed) this->value[i] = result(total);
+        auto sum = fill_lanes(S());
+        mode<0>(i, axis, sum, 0);
+        if (this->summed) this->value[i] = sum_lanes<T>(result(sum));
     }
 };
 
-// v and dv/dx together.
-template <class T, class L, class S> struct GridJacobian : GridArgs<T> {
-    template <int MODE> FIELDS_FN void mode(int64_t i, const Axis<S, T>* axis, S* total, int64_t start) const {
+// v (at index 0) and its derivatives along the axes (1 to 3): written as value and Jacobian, or, in the backward
+// pass, contracted with grad to <grad, dv/dx>. With S = Dual: the tangent of the latter.
+template <class T, class L, class S, bool CONTRACT> struct GridSlopes : GridArgs<T> {
+    template <int MODE, class V> FIELDS_FN void mode(int64_t i, const Axis<S, T>* axis, V* sum, int64_t start) const {
         if constexpr (MODE < L::modes) {
-            for (int along = -1; along < 3; ++along) {
+            for (int along = CONTRACT ? 0 : -1; along < 3; ++along) {
                 const Cells<L, MODE, S> cells(*this, axis, along);
-                S sum[kLanes] = {};
-                blocks<kLanes>(this->channels[MODE], S(), [&](int64_t c, auto count) __attribute__((always_inline)) {
-                    S p[kLanes];
-                    cells.template multiply<kLanes>(*this, c, count, p);
-                    for (int b = 0; b < count; ++b) {
-                        const int64_t o = i * this->out + start + c + b;
-                        if (this->summed) sum[b] += p[b];
-                        else if (along < 0) this->value[o] = result(p[b]);
-                        else this->jacobian[3 * o + along] = result(p[b]);
-                    }
+                blocks(this->channels[MODE], [&](int64_t c, int count) FIELDS_INLINE {
+                    const V p = cells.multiply(*this, c, count);
+                    const int64_t o = i * this->out + start + c;
+                    if constexpr (CONTRACT) sum[along + 1] += p * grad_lanes<S>(*this, i, o, count);
+                    else if (this->summed) sum[along + 1] += p;
+                    else if (along < 0) store_lanes(this->value + o, result(p), count);
+                    else for (int b = 0; b < count; ++b) this->jacobian[3 * (o + b) + along] = result(p)[b];
                 });
-                for (int b = 0; b < kLanes; ++b) total[along + 1] += sum[b];
             }
-            mode<MODE + 1>(i, axis, total, start + this->channels[MODE]);
+            mode<MODE + 1>(i, axis, sum, start + this->channels[MODE]);
         }
     }
     FIELDS_FN void operator()(int64_t i) const {
         const Axis<S, T> axis[3] = {locate<S>(*this, i, 0), locate<S>(*this, i, 1), locate<S>(*this, i, 2)};
-        S total[4] = {};
-        mode<0>(i, axis, total, 0);
-        if (!this->summed) return;
-        this->value[i] = result(total[0]);
-        for (int a = 0; a < 3; ++a) this->jacobian[3 * i + a] = result(total[a + 1]);
-    }
-};
-
-// <grad, dv/dx>. With S = Dual: its tangent.
-template <class T, class L, class S> struct GridGradX : GridArgs<T> {
-    template <int MODE> FIELDS_FN void mode(int64_t i, const Axis<S, T>* axis, S* total, int64_t start) const {
-        if constexpr (MODE < L::modes) {
-            for (int along = 0; along < 3; ++along) {
-                const Cells<L, MODE, S> cells(*this, axis, along);
-                S sum[kLanes] = {};
-                blocks<kLanes>(this->channels[MODE], S(), [&](int64_t c, auto count) __attribute__((always_inline)) {
-                    S p[kLanes];
-                    cells.template multiply<kLanes>(*this, c, count, p);
-                    for (int b = 0; b < count; ++b) {
-                        const int64_t o = this->summed ? i : i * this->out + start + c + b;
-                        sum[b] += p[b] * read(this->grad, this->dgrad, o, S());
-                    }
-                });
-                for (int b = 0; b < kLanes; ++b) total[along] += sum[b];
-            }
-            mode<MODE + 1>(i, axis, total, start + this->channels[MODE]);
+        decltype(fill_lanes(S())) sum[4] = {};
+        mode<0>(i, axis, sum, 0);
+        if (!CONTRACT && this->summed) this->value[i] = sum_lanes<T>(result(sum[0]));
+        for (int a = 0; a < 3; ++a) {
+            if (CONTRACT) this->grad_x[3 * i + a] = sum_lanes<T>(result(sum[a + 1]));
+            else if (this->summed) this->jacobian[3 * i + a] = sum_lanes<T>(result(sum[a + 1]));
         }
-    }
-    FIELDS_FN void operator()(int64_t i) const {
-        const Axis<S, T> axis[3] = {locate<S>(*this, i, 0), locate<S>(*this, i, 1), locate<S>(*this, i, 2)};
-        S total[3] = {};
-        mode<0>(i, axis, total, 0);
-        for (int a = 0; a < 3; ++a) this->grad_x[3 * i + a] = result(total[a]);
     }
 };
 
 // <grad, dv/dfactors>, scattered. With S = Dual: its tangent. Items: owners (CPU) or samples (GPU), see above.
 template <class T, class L, class S> struct GridGradFactors : GridArgs<T> {
-    template <int MODE, class Count>
-    FIELDS_FN void sample(int64_t i, const Axis<S, T>* axis, int64_t channel, Count count, int64_t start) const {
+    template <int MODE> FIELDS_FN void sample(int64_t i, const Axis<S, T>* axis, int64_t channel, int count,
+                                              int64_t start) const {
         const Cells<L, MODE, S> cells(*this, axis);
-        S grad[kBlock], after[kBlock];
-        for (int b = 0; b < count; ++b)
-            grad[b] = read(this->grad, this->dgrad,
-                           this->summed ? i : i * this->out + start + channel + b, S());
-        cells.template scatter<kBlock>(*this, channel, count, grad, after);
+        const auto grad = grad_lanes<S>(*this, i, i * this->out + start + channel, count);
+        cells.scatter(*this, channel, count, grad);
     }
     template <int MODE> FIELDS_FN void owner(int64_t block, int64_t start) const {
         if constexpr (MODE < L::modes) {
-            const int64_t channels = this->channels[MODE], mine = (channels + kBlock - 1) / kBlock;
+            const int64_t channels = this->channels[MODE], mine = (channels + kLanes - 1) / kLanes;
             if (block >= mine) return owner<MODE + 1>(block - mine, start + channels);
-            const int64_t first = block * kBlock;
+            const int64_t first = block * kLanes;
+            const int count = int(minimum<int64_t>(channels - first, kLanes));
             for (int64_t i = 0; i < this->n; ++i) {
                 const Axis<S, T> axis[3] = {locate<S>(*this, i, 0), locate<S>(*this, i, 1), locate<S>(*this, i, 2)};
-                if (IsFast<S>::value && first + kBlock <= channels)
-                    sample<MODE>(i, axis, first, Constant<IsFast<S>::value ? kBlock : 1>(), start);
-                else
-                    sample<MODE>(i, axis, first, int(minimum<int64_t>(channels - first, kBlock)), start);
+                if (count == kLanes) sample<MODE>(i, axis, first, kLanes, start);
+                else sample<MODE>(i, axis, first, count, start);
             }
         }
     }
     template <int MODE> FIELDS_FN void whole(int64_t i, const Axis<S, T>* axis, int64_t start) const {
         if constexpr (MODE < L::modes) {
-            blocks<kBlock>(this->channels[MODE], S(), [&](int64_t c, auto count) { sample<MODE>(i, axis, c, count, start); });
+            blocks(this->channels[MODE], [&](int64_t c, int count) { sample<MODE>(i, axis, c, count, start); });
             whole<MODE + 1>(i, axis, start + this->channels[MODE]);
         }
     }
@@ -332,11 +275,11 @@ template <class T, class L, class S> struct GridGradFactors : GridArgs<T> {
 };
 
 template <class T, class L> using Value = GridValue<T, L, T>;
-template <class T, class L> using Jacobian = GridJacobian<T, L, T>;
-template <class T, class L> using GradX = GridGradX<T, L, T>;
+template <class T, class L> using Jacobian = GridSlopes<T, L, T, false>;
+template <class T, class L> using GradX = GridSlopes<T, L, T, true>;
 template <class T, class L> using GradFactors = GridGradFactors<T, L, T>;
 template <class T, class L> using ValueTangent = GridValue<T, L, Dual<T>>;
-template <class T, class L> using GradXTangent = GridGradX<T, L, Dual<T>>;
+template <class T, class L> using GradXTangent = GridSlopes<T, L, Dual<T>, true>;
 template <class T, class L> using GradFactorsTangent = GridGradFactors<T, L, Dual<T>>;
 
 }  // namespace fields

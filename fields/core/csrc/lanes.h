@@ -1,0 +1,79 @@
+// A block of channels as one SIMD value.
+//
+// On CPUs a vector extension of the compiler (one AVX-512 register of floats, and several narrower registers where
+// that is what there is); left to themselves, loops over 16 channels are unrolled into scalar code before the
+// vectoriser sees them. On GPUs a thread holds four channels, the widest load there is.
+#pragma once
+#include "common.h"
+
+namespace fields {
+
+#ifdef __CUDACC__
+constexpr int kLanes = 4;
+template <class T> struct Lanes {
+    T x[kLanes];
+    FIELDS_FN T& operator[](int i) { return x[i]; }
+    FIELDS_FN T operator[](int i) const { return x[i]; }
+    FIELDS_FN Lanes& operator+=(Lanes o) { for (int i = 0; i < kLanes; ++i) x[i] += o.x[i]; return *this; }
+    friend FIELDS_FN Lanes operator+(Lanes a, Lanes b) { return a += b; }
+    friend FIELDS_FN Lanes operator*(Lanes a, Lanes b) { for (int i = 0; i < kLanes; ++i) a.x[i] *= b.x[i]; return a; }
+    friend FIELDS_FN Lanes operator*(T a, Lanes b) { for (int i = 0; i < kLanes; ++i) b.x[i] *= a; return b; }
+};
+#else
+constexpr int kLanes = 16;
+template <class T> struct VectorOf {
+    typedef T type __attribute__((vector_size(kLanes * sizeof(T))));
+    typedef T in_memory __attribute__((vector_size(kLanes * sizeof(T)), aligned(alignof(T)), may_alias));
+};
+template <class T> using Lanes = typename VectorOf<T>::type;
+#endif
+
+template <class T> FIELDS_FN Lanes<T> load_lanes(const T* p, int count) {
+#ifndef __CUDACC__
+    if (count == kLanes) return *reinterpret_cast<const typename VectorOf<T>::in_memory*>(p);
+#endif
+    Lanes<T> v = {};
+    for (int b = 0; b < count; ++b) v[b] = p[b];
+    return v;
+}
+template <class T, class V> FIELDS_FN void store_lanes(T* p, V v, int count) {
+#ifndef __CUDACC__
+    if (count == kLanes) {
+        *reinterpret_cast<typename VectorOf<T>::in_memory*>(p) = v;
+        return;
+    }
+#endif
+    for (int b = 0; b < count; ++b) p[b] = v[b];
+}
+template <class T, class V> FIELDS_FN void add_lanes(T* p, V v, int count) {
+#ifndef __CUDACC__
+    if (count == kLanes) {
+        *reinterpret_cast<typename VectorOf<T>::in_memory*>(p) += v;
+        return;
+    }
+#endif
+    for (int b = 0; b < count; ++b) add_to(p + b, T(v[b]));
+}
+template <class T, class V> FIELDS_FN T sum_lanes(V v) {
+    T total = v[0];
+    for (int b = 1; b < kLanes; ++b) total += v[b];
+    return total;
+}
+
+// The same for S = T and S = Dual<T>, where a null tangent stands for zero.
+template <class T> FIELDS_FN Lanes<T> load_lanes(const T* v, const T*, int64_t at, int count, T) {
+    return load_lanes(v + at, count);
+}
+template <class T> FIELDS_FN Dual<Lanes<T>> load_lanes(const T* v, const T* d, int64_t at, int count, Dual<T>) {
+    return {load_lanes(v + at, count), d ? load_lanes(d + at, count) : Lanes<T>{}};
+}
+template <class T> FIELDS_FN Lanes<T> splat(T x) {
+    Lanes<T> v = {};
+    for (int b = 0; b < kLanes; ++b) v[b] = x;
+    return v;
+}
+FIELDS_FN auto fill_lanes(float x) { return splat(x); }
+FIELDS_FN auto fill_lanes(double x) { return splat(x); }
+template <class T> FIELDS_FN Dual<Lanes<T>> fill_lanes(Dual<T> x) { return {splat(x.v), splat(x.d)}; }
+
+}  // namespace fields

@@ -1,0 +1,300 @@
+"""Sampling factorised grids: dense (trilinear), VM (plane × line) and CP (line × line × line).
+
+All grids are corner aligned on [-1, 1]³ and indexed in the order of the axes, channels last: a volume is
+``(Nx, Ny, Nz, C)``, the plane over x and z is ``(Nx, Nz, R)``, a line over y is ``(Ny, R)``. Outside the cube the
+value at the border is held, with zero derivative.
+
+The derivatives with respect to positions are those of the multilinear interpolant: exact inside a cell, and from the
+cell at the right (left at the last knot) on its faces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fields.core import _backend
+from fields.core._check import check_floating, check_shape
+from fields.core._ref import grids as _ref
+from fields.core._ref.grids import LAYOUTS
+from fields.errors import ShapeError
+
+_LANES = 16  # channels per owner of the backward pass: kLanes in lanes.h
+
+Reduce = Literal["sum", "concat"]
+
+
+def vm_sample(
+    x: Tensor, planes: Sequence[Tensor], lines: Sequence[Tensor], reduce: Reduce = "sum", jacobian: bool = False
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Samples a vector-matrix decomposition: the products plane(xy)·line(z), plane(xz)·line(y), plane(yz)·line(x).
+
+    Args:
+        x: (N, 3) positions in [-1, 1].
+        planes: three tensors (Nx, Ny, R₁), (Nx, Nz, R₂), (Ny, Nz, R₃).
+        lines: three tensors (Nz, R₁), (Ny, R₂), (Nx, R₃).
+        reduce: "sum" adds up channels and modes; "concat" keeps the R₁ + R₂ + R₃ products apart.
+        jacobian: also return the derivative of the value with respect to x.
+
+    Returns:
+        (N,) or (N, R₁ + R₂ + R₃); with `jacobian` also (N, 3) or (N, R₁ + R₂ + R₃, 3).
+    Gradients: to x, planes and lines, twice differentiable; through the Jacobian, once.
+    Raises:
+        ShapeError: factors that do not share one resolution and rank per mode, or fewer than two knots on an axis.
+    Reference: TensoRF (Chen et al., ECCV 2022), eq. 3 and 7.
+    """
+    return _sample(x, [factor for pair in zip(planes, lines, strict=True) for factor in pair], "vm", reduce, jacobian)
+
+
+def cp_sample(
+    x: Tensor, lines: Sequence[Tensor], reduce: Reduce = "sum", jacobian: bool = False
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Samples a CANDECOMP/PARAFAC decomposition: the products line(x)·line(y)·line(z).
+
+    Args:
+        x: (N, 3) positions in [-1, 1].
+        lines: three tensors (Nx, R), (Ny, R), (Nz, R).
+        reduce: "sum" adds up channels; "concat" keeps the R products apart.
+        jacobian: also return the derivative of the value with respect to x.
+
+    Returns:
+        (N,) or (N, R); with `jacobian` also (N, 3) or (N, R, 3).
+    Gradients: to x and lines, twice differentiable; through the Jacobian, once.
+    Raises:
+        ShapeError: lines of different rank, or fewer than two knots.
+    Reference: TensoRF (Chen et al., ECCV 2022), eq. 1 and 6.
+    """
+    return _sample(x, list(lines), "cp", reduce, jacobian)
+
+
+def dense_sample(x: Tensor, volume: Tensor, jacobian: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+    """Samples a dense grid trilinearly.
+
+    Args:
+        x: (N, 3) positions in [-1, 1].
+        volume: (Nx, Ny, Nz, C).
+        jacobian: also return the derivative of the value with respect to x.
+
+    Returns:
+        (N, C); with `jacobian` also (N, C, 3).
+    Gradients: to x and volume, twice differentiable; through the Jacobian, once.
+    Raises:
+        ShapeError: a volume that is not four-dimensional or has fewer than two knots on an axis.
+    """
+    return _sample(x, [volume], "dense", "concat", jacobian)
+
+
+def _sample(x: Tensor, factors: list[Tensor], layout: str, reduce: Reduce, jacobian: bool):
+    check_shape("x", x, None, 3)
+    check_floating(x=x, **{f"factor {k}": f for k, f in enumerate(factors)})
+    resolution_and_channels(factors, layout)
+    if reduce not in ("sum", "concat"):
+        raise ShapeError(f"reduce is {reduce!r}; it can be 'sum' or 'concat'.")
+    summed = reduce == "sum"
+    if _backend.use_reference(x):
+        return (_ref.jacobian if jacobian else _ref.value)(x, factors, layout, summed)
+    x, factors = x.contiguous(), [f.contiguous() for f in factors]
+    return (_jacobian if jacobian else _value)(x, factors, layout, summed)
+
+
+def resolution_and_channels(factors: Sequence[Tensor], layout: str) -> tuple[list[int], list[int]]:
+    """Knots along x, y, z and channels of each mode; raises ShapeError where factors disagree."""
+    modes = LAYOUTS[layout]
+    if len(factors) != sum(map(len, modes)):
+        raise ShapeError(f"A {layout} grid has {sum(map(len, modes))} factors, not {len(factors)}.")
+    resolution: list[int] = [0, 0, 0]
+    channels = []
+    remaining = iter(factors)
+    for mode in modes:
+        ranks = set()
+        for axes in mode:
+            factor = next(remaining)
+            check_shape(f"the factor over {'xyz'[axes[0]] if len(axes) == 1 else ''.join('xyz'[a] for a in axes)}",
+                        factor, *[None] * (len(axes) + 1))  # fmt: skip
+            ranks.add(factor.shape[-1])
+            for axis, knots in zip(axes, factor.shape, strict=False):
+                if knots < 2:
+                    raise ShapeError(f"A grid needs at least two knots per axis; {'xyz'[axis]} has {knots}.")
+                if resolution[axis] not in (0, knots):
+                    raise ShapeError(f"Factors disagree on the knots along {'xyz'[axis]}: {resolution[axis]} and {knots}.")
+                resolution[axis] = knots
+        if len(ranks) != 1:
+            raise ShapeError(f"The factors of one mode must have the same rank, but have {sorted(ranks)}.")
+        channels.append(ranks.pop())
+    return resolution, channels
+
+
+# ---------------------------------------------------------------------------------------- ops and their derivatives
+
+
+def _launch(kernel: str, layout: str, items: int, x: Tensor, factors: list[Tensor], summed: bool, grain=256, **given):
+    resolution, channels = resolution_and_channels(factors, layout)
+    arguments = dict.fromkeys(("dx", "grad", "dgrad", "value", "jacobian", "grad_x"))
+    arguments |= {"dfactor": [], "grad_factor": [], "n": x.shape[0], "resolution": resolution, "channels": channels}
+    arguments |= {"x": x, "factor": factors, "out": sum(channels), "summed": int(summed)}
+    _backend.launch(f"{layout}_{kernel}", items, x.dtype, grain, **(arguments | given))
+
+
+def _owners(factors: list[Tensor], layout: str) -> int:
+    return sum(-(-c // _LANES) for c in resolution_and_channels(factors, layout)[1])
+
+
+def _empty_value(x: Tensor, factors: list[Tensor], layout: str, summed: bool) -> Tensor:
+    return x.new_empty(x.shape[0]) if summed else x.new_empty(x.shape[0], sum(_ranks(factors, layout)))
+
+
+def _ranks(factors: Sequence[Tensor], layout: str) -> list[int]:
+    per_mode = [len(mode) for mode in LAYOUTS[layout]]
+    return [factors[sum(per_mode[:m])].shape[-1] for m in range(len(per_mode))]
+
+
+@torch.library.custom_op("fields::grid_value", mutates_args=())
+def _value(x: Tensor, factors: list[Tensor], layout: str, summed: bool) -> Tensor:
+    value = _empty_value(x, factors, layout, summed)
+    _launch("value", layout, x.shape[0], x, factors, summed, value=value)
+    return value
+
+
+@torch.library.custom_op("fields::grid_value_bwd", mutates_args=())
+def _value_bwd(
+    grad: Tensor, x: Tensor, factors: list[Tensor], layout: str, summed: bool, need_x: bool, need_factors: bool
+) -> list[Tensor]:
+    """[grad_x, *grad_factors]; what is not needed is left zero."""
+    grad = grad.contiguous()
+    grad_x = torch.zeros_like(x)
+    grad_factors = [torch.zeros_like(f) for f in factors]
+    if need_x:
+        _launch("grad_x", layout, x.shape[0], x, factors, summed, grad=grad, grad_x=grad_x)
+    if need_factors:
+        owners = _owners(factors, layout)
+        _launch("grad_factors", layout, owners, x, factors, summed, grain=1, grad=grad, grad_factor=grad_factors)
+    return [grad_x, *grad_factors]
+
+
+@torch.library.custom_op("fields::grid_value_bwd_bwd", mutates_args=())
+def _value_bwd_bwd(
+    dx: Tensor | None,
+    dfactors: list[Tensor],
+    dgrad: Tensor | None,
+    grad: Tensor,
+    x: Tensor,
+    factors: list[Tensor],
+    layout: str,
+    summed: bool,
+) -> list[Tensor]:
+    """The derivative of [value, grad_x, *grad_factors] along (dx, dfactors, dgrad).
+
+    The cotangents of the backward pass and a direction of the forward pass are the same thing here: the scalar
+    <dx, grad_x> + <dfactors, grad_factors> is the derivative of <grad, value> along (dx, dfactors), and its gradient
+    the derivative of (value, grad_x, grad_factors) along the same direction.
+    """
+    directions = {"dx": dx, "dfactor": dfactors, "dgrad": dgrad, "grad": grad.contiguous()}
+    value, grad_x = _empty_value(x, factors, layout, summed), torch.empty_like(x)
+    grad_factors = [torch.zeros_like(f) for f in factors]
+    n, owners = x.shape[0], _owners(factors, layout)
+    _launch("value_tangent", layout, n, x, factors, summed, value=value, **directions)
+    _launch("grad_x_tangent", layout, n, x, factors, summed, grad_x=grad_x, **directions)
+    _launch("grad_factors_tangent", layout, owners, x, factors, summed, grain=1, grad_factor=grad_factors, **directions)
+    return [value, grad_x, *grad_factors]
+
+
+@torch.library.custom_op("fields::grid_jacobian", mutates_args=())
+def _jacobian(x: Tensor, factors: list[Tensor], layout: str, summed: bool) -> tuple[Tensor, Tensor]:
+    value = _empty_value(x, factors, layout, summed)
+    jacobian = x.new_empty(*value.shape, 3)
+    _launch("jacobian", layout, x.shape[0], x, factors, summed, value=value, jacobian=jacobian)
+    return value, jacobian
+
+
+@torch.library.custom_op("fields::grid_jacobian_bwd", mutates_args=())
+def _jacobian_bwd(
+    grad_value: Tensor, grad_jacobian: Tensor, x: Tensor, factors: list[Tensor], layout: str, summed: bool
+) -> list[Tensor]:
+    """[grad_x, *grad_factors] of <grad_value, v> + <grad_jacobian, dv/dx>.
+
+    The second term is a directional derivative of v: along the vector grad_jacobian itself where there is one value
+    per sample, along the three axes in turn where there are many.
+    """
+    total = _value_bwd(grad_value, x, factors, layout, summed, True, True)
+    if summed:
+        terms = [(grad_jacobian.contiguous(), torch.ones_like(grad_value))]
+    else:
+        axes = torch.eye(3, dtype=x.dtype, device=x.device)
+        terms = [(axes[a].expand_as(x).contiguous(), grad_jacobian[..., a].contiguous()) for a in range(3)]
+    for direction, grad in terms:
+        second = _value_bwd_bwd(direction, [], None, grad, x, factors, layout, summed)[1:]
+        total = [t + s for t, s in zip(total, second, strict=True)]
+    return total
+
+
+@_value.register_fake
+def _(x, factors, layout, summed):
+    return _empty_value(x, factors, layout, summed)
+
+
+@_value_bwd.register_fake
+def _(grad, x, factors, layout, summed, need_x, need_factors):
+    return [torch.empty_like(x), *[torch.empty_like(f) for f in factors]]
+
+
+@_value_bwd_bwd.register_fake
+def _(dx, dfactors, dgrad, grad, x, factors, layout, summed):
+    return [_empty_value(x, factors, layout, summed), torch.empty_like(x), *[torch.empty_like(f) for f in factors]]
+
+
+@_jacobian.register_fake
+def _(x, factors, layout, summed):
+    value = _empty_value(x, factors, layout, summed)
+    return value, x.new_empty(*value.shape, 3)
+
+
+@_jacobian_bwd.register_fake
+def _(grad_value, grad_jacobian, x, factors, layout, summed):
+    return [torch.empty_like(x), *[torch.empty_like(f) for f in factors]]
+
+
+def _save_inputs(ctx, inputs, output):
+    x, factors, ctx.layout, ctx.summed = inputs
+    ctx.save_for_backward(x, *factors)
+    ctx.need_x, ctx.need_factors = ctx.needs_input_grad[0], any(f.requires_grad for f in factors)
+
+
+def _value_backward(ctx, grad):
+    x, *factors = ctx.saved_tensors
+    grads = _value_bwd(grad, x, factors, ctx.layout, ctx.summed, ctx.need_x, ctx.need_factors)
+    return grads[0] if ctx.need_x else None, grads[1:] if ctx.need_factors else [None] * len(factors), None, None
+
+
+def _save_backward_inputs(ctx, inputs, output):
+    grad, x, factors, ctx.layout, ctx.summed, ctx.need_x, ctx.need_factors = inputs
+    ctx.save_for_backward(grad, x, *factors)
+
+
+def _value_bwd_backward(ctx, cotangents):
+    grad, x, *factors = ctx.saved_tensors
+    dx, *dfactors = [c.contiguous() if c is not None else None for c in cotangents]
+    dx = dx if ctx.need_x else None
+    if ctx.need_factors:
+        dfactors = [torch.zeros_like(f) if d is None else d for d, f in zip(dfactors, factors, strict=True)]
+    else:
+        dfactors = []
+    # The tangent of grad is zero: only positions and factors were differentiated in the first backward pass.
+    dvalue, second_x, *second = _value_bwd_bwd(dx, dfactors, torch.zeros_like(grad), grad, x, factors, ctx.layout, ctx.summed)
+    return dvalue, second_x, second, None, None, None, None
+
+
+def _jacobian_backward(ctx, grad_value, grad_jacobian):
+    x, *factors = ctx.saved_tensors
+    value_shape = (x.shape[0],) if ctx.summed else (x.shape[0], sum(_ranks(factors, ctx.layout)))
+    grad_value = x.new_zeros(value_shape) if grad_value is None else grad_value
+    grad_jacobian = x.new_zeros(*value_shape, 3) if grad_jacobian is None else grad_jacobian
+    grads = _jacobian_bwd(grad_value, grad_jacobian, x, factors, ctx.layout, ctx.summed)
+    return grads[0], grads[1:], None, None
+
+
+_value.register_autograd(_value_backward, setup_context=_save_inputs)
+_value_bwd.register_autograd(_value_bwd_backward, setup_context=_save_backward_inputs)
+_jacobian.register_autograd(_jacobian_backward, setup_context=_save_inputs)
