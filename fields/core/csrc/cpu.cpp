@@ -2,6 +2,7 @@
 #include "parallel.h"
 #include "common.h"
 #include "grid.h"
+#include "decoder.h"
 
 #if defined(__GLIBC__)
 #include <malloc.h>

@@ -1,0 +1,189 @@
+"""The fused small decoder: features and view directions to colour, in blocks that stay in cache."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fields.core import _backend
+from fields.core._check import check_floating, check_shape
+from fields.core._ref import decoder as _ref
+from fields.errors import ShapeError
+
+_PAD = 16  # kPad in decoder.h
+_BLOCK = 96  # kDecoderBlock
+_MOST_CHUNKS = 16  # copies of the weight gradients; more would only cost memory traffic on the usual core counts
+
+
+def fused_decoder(
+    features: Tensor,
+    directions: Tensor,
+    basis: Tensor | None,
+    weights: list[Tensor],
+    biases: list[Tensor],
+    feature_frequencies: int = 2,
+    view_frequencies: int = 2,
+) -> Tensor:
+    """Decodes colour: sigmoid(MLP([f, d, sin f…, cos f…, sin d…, cos d…])) with f = basis · features.
+
+    Args:
+        features: (N, F) appearance features.
+        directions: (N, 3) unit view directions.
+        basis: (D, F), or None where the features are f themselves.
+        weights: of one to four layers, (out, in) each, as in torch.nn.Linear; ReLU between layers.
+        biases: (out,) of each layer.
+        feature_frequencies, view_frequencies: how many octaves 1, 2, 4 … encode f and d.
+
+    Returns:
+        (N, out of the last layer) in (0, 1).
+    Gradients: to every tensor, once.
+    Raises:
+        ShapeError: layers that do not fit one another.
+    Reference: TensoRF (Chen et al., ECCV 2022), section 4.2; the encoding of NeRF (Mildenhall et al., 2020), eq. 4, without π.
+    """
+    check_shape("features", features, None, None)
+    check_shape("directions", directions, features.shape[0], 3)
+    tensors = {"basis": basis} if basis is not None else {}
+    check_floating(features=features, directions=directions, **tensors, **{f"weight {k}": w for k, w in enumerate(weights)})
+    width = features.shape[1] if basis is None else basis.shape[0]
+    if basis is not None:
+        check_shape("basis", basis, None, features.shape[1])
+    if not 1 <= len(weights) <= 4 or len(biases) != len(weights):
+        raise ShapeError(f"The decoder has one to four layers, each with weight and bias; got {len(weights)} and {len(biases)}.")
+    inputs = width + 3 + 2 * (width * feature_frequencies + 3 * view_frequencies)
+    for k, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        check_shape(f"weight {k}", weight, None, inputs)
+        check_shape(f"bias {k}", bias, weight.shape[0])
+        inputs = weight.shape[0]
+    arguments = features, directions, basis, list(weights), list(biases), feature_frequencies, view_frequencies
+    if _backend.use_reference(features):
+        return _ref.decode(*arguments)
+    save = torch.is_grad_enabled() and any(
+        t.requires_grad for t in (features, directions, *([basis] if basis is not None else []), *weights, *biases)
+    )
+    return _decode(features.contiguous(), directions.contiguous(), *arguments[2:], save)[0]
+
+
+def _padded(n: int) -> int:
+    return -(-n // _PAD) * _PAD
+
+
+def _pad(t: Tensor) -> Tensor:
+    """With the last dimension a whole number of registers wide."""
+    return torch.nn.functional.pad(t, (0, _padded(t.shape[-1]) - t.shape[-1])).contiguous()
+
+
+def _saved_width(features: Tensor, basis: Tensor | None, weights: list[Tensor]) -> int:
+    width = features.shape[1] if basis is None else basis.shape[0]
+    return _padded(width) + sum(_padded(w.shape[0]) for w in weights[:-1])
+
+
+def _launch(kernel, items, features, directions, basis, weights, biases, feature_frequencies, view_frequencies, **given):
+    backward = kernel == "decoder_backward"
+    arguments = dict.fromkeys(("grad", "saved", "grad_features", "grad_directions", "grad_parameters"))
+    arguments |= {"features": features, "directions": directions, "n": features.shape[0], "parameters": 0, "chunk": 0}
+    arguments |= {
+        "basis": None if basis is None else _pad(basis),
+        "basis_t": None if basis is None or backward else _pad(basis.T),
+        "weight": [_pad(w) for w in weights] if backward else [],
+        "weight_t": [] if backward else [_pad(w.T) for w in weights],
+        "bias": [_pad(b) for b in biases],
+        "saved_width": _saved_width(features, basis, weights),
+        "width": [weights[0].shape[1], *[w.shape[0] for w in weights]],
+        "layers": len(weights),
+        "width_features": features.shape[1],
+        "width_basis": features.shape[1] if basis is None else basis.shape[0],
+        "frequencies_f": feature_frequencies,
+        "frequencies_d": view_frequencies,
+    }
+    _backend.launch(kernel, items, features.dtype, 1, **(arguments | given))
+
+
+@torch.library.custom_op("fields::decoder", mutates_args=())
+def _decode(
+    features: Tensor,
+    directions: Tensor,
+    basis: Tensor | None,
+    weights: list[Tensor],
+    biases: list[Tensor],
+    feature_frequencies: int,
+    view_frequencies: int,
+    save: bool,
+) -> tuple[Tensor, Tensor]:
+    """The colours, and (when `save`) what the backward pass needs: f and the hidden activations, (N, …)."""
+    n = features.shape[0]
+    output = features.new_empty(n, weights[-1].shape[0])
+    saved = features.new_empty(n if save else 0, _saved_width(features, basis, weights))
+    _launch("decoder_forward", -(-n // _BLOCK), features, directions, basis, weights, biases, feature_frequencies,
+            view_frequencies, output=output, saved=saved if save else None)  # fmt: skip
+    return output, saved
+
+
+@torch.library.custom_op("fields::decoder_bwd", mutates_args=())
+def _decode_bwd(
+    grad: Tensor,
+    output: Tensor,
+    saved: Tensor,
+    features: Tensor,
+    directions: Tensor,
+    basis: Tensor | None,
+    weights: list[Tensor],
+    biases: list[Tensor],
+    feature_frequencies: int,
+    view_frequencies: int,
+) -> list[Tensor]:
+    """[grad_features, grad_directions, grad_basis (empty without one), *grad_weights, *grad_biases]."""
+    n = features.shape[0]
+    chunk = _BLOCK * max(1, -(-n // (_BLOCK * _MOST_CHUNKS)))
+    chunks = -(-n // chunk)
+    shapes = [] if basis is None else [tuple(basis.shape)]
+    for weight in weights:
+        shapes += [tuple(weight.shape), (1, weight.shape[0])]
+    sizes = [rows * _padded(columns) for rows, columns in shapes]
+    copies = features.new_zeros(chunks, sum(sizes))
+    total = features.new_zeros(sum(sizes))
+    grad_features, grad_directions = torch.empty_like(features), torch.empty_like(directions)
+    _launch("decoder_backward", chunks, features, directions, basis, weights, biases, feature_frequencies, view_frequencies,
+            grad=grad.contiguous(), output=output, saved=saved, grad_features=grad_features,
+            grad_directions=grad_directions, grad_parameters=copies, parameters=sum(sizes), chunk=chunk)  # fmt: skip
+    _backend.launch("decoder_reduce", -(-sum(sizes) // 1024), features.dtype, 8, copies=copies, total=total,
+                    chunks=chunks, parameters=sum(sizes))  # fmt: skip
+    parts = [
+        part.view(rows, -1)[:, :columns].clone() for part, (rows, columns) in zip(total.split(sizes), shapes, strict=True)
+    ]
+    grad_basis = features.new_empty(0) if basis is None else parts.pop(0)
+    return [grad_features, grad_directions, grad_basis, *parts[0::2], *[b[0] for b in map(torch.clone, parts[1::2])]]
+
+
+@_decode.register_fake
+def _(features, directions, basis, weights, biases, feature_frequencies, view_frequencies, save):
+    n = features.shape[0]
+    saved = features.new_empty(n if save else 0, _saved_width(features, basis, weights))
+    return features.new_empty(n, weights[-1].shape[0]), saved
+
+
+@_decode_bwd.register_fake
+def _(grad, output, saved, features, directions, basis, weights, biases, feature_frequencies, view_frequencies):
+    grad_basis = features.new_empty(0) if basis is None else torch.empty_like(basis)
+    parts = [torch.empty_like(p) for p in (features, directions, *weights, *biases)]
+    return [*parts[:2], grad_basis, *parts[2:]]
+
+
+def _setup(ctx, inputs, output):
+    features, directions, basis, weights, biases, ctx.feature_frequencies, ctx.view_frequencies, _ = inputs
+    ctx.layers, ctx.has_basis = len(weights), basis is not None
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(*output, features, directions, *([basis] if ctx.has_basis else []), *weights, *biases)
+
+
+def _backward(ctx, grad, _):
+    output, saved, features, directions, *rest = ctx.saved_tensors
+    basis = rest.pop(0) if ctx.has_basis else None
+    weights, biases = rest[: ctx.layers], rest[ctx.layers :]
+    grads = _decode_bwd(grad, output, saved, features, directions, basis, weights, biases,
+                        ctx.feature_frequencies, ctx.view_frequencies)  # fmt: skip
+    grad_basis = grads[2] if ctx.has_basis else None
+    return grads[0], grads[1], grad_basis, grads[3 : 3 + ctx.layers], grads[3 + ctx.layers :], None, None, None
+
+
+_decode.register_autograd(_backward, setup_context=_setup)
