@@ -35,9 +35,10 @@ def load_scene(
 ) -> Scene:
     """Read a scene of any known format.
 
-    Args:    path: its folder (or a transforms.json); format: one of `FORMATS`, or "auto" to look; downscale: reduce the
-             images by this whole factor; test_every: which images to hold out where the files define no split (0: none);
-             max_images: at most so many per split, evenly spaced; splits: which to load, the others stay empty.
+    Args:    path: its folder (or a transforms.json); format: one of `FORMATS`, or "auto" to look;
+             downscale: reduce the images by this whole factor; test_every: which images to hold out where
+             the files define no split (0: none); max_images: at most so many per split, evenly spaced;
+             splits: which to load, the others stay empty.
     Raises:  DataError naming the file and what to do, for anything wrong with it."""
     return assemble(
         read_capture(path, format),
@@ -82,7 +83,7 @@ def detect_format(path: str | Path) -> str:
     raise DataError(
         f"{path}: no scene found here (looked for transforms.json, transforms_train.json, sparse/ of COLMAP, "
         "poses_bounds.npy, pose/ with rgb/, cameras_sphere.npz).\n"
-        "Give the folder that holds one of these; COLMAP or nerfstudio's ns-process-data make one from photographs."
+        "Give the folder that holds one of these. COLMAP makes one from photographs."
     )
 
 

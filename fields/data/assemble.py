@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -20,8 +22,8 @@ from fields.errors import DataError
 
 
 def split_frames(capture: Capture, test_every: int) -> tuple[list[Frame], list[Frame]]:
-    """(train, test). Without a split in the files, every `test_every`-th image in order of name is a test image,
-    the custom of LLFF and Mip-NeRF 360; 0 makes all of them training images."""
+    """(train, test). Without a split in the files, every `test_every`-th image in order of name is a test
+    image, the custom of LLFF and Mip-NeRF 360; 0 makes all of them training images."""
     if any(f.split is not None for f in capture.frames):
         return tuple([f for f in capture.frames if f.split == s] for s in ("train", "test"))  # type: ignore[return-value]
     frames = sorted(capture.frames, key=lambda f: f.name)
@@ -38,14 +40,18 @@ def headers_of(frames: Sequence[Frame]) -> list[ImageHeader]:
 def make_cameras(frames: Sequence[Frame], headers: Sequence[ImageHeader]) -> Cameras:
     """Cameras for the images at their size on disk."""
     n = len(frames)
-    poses = torch.from_numpy(np.stack([f.pose for f in frames])) if n else torch.zeros(0, 4, 4)  # type: ignore[arg-type]
+    poses = (
+        torch.from_numpy(np.stack([f.pose for f in frames if f.pose is not None]))
+        if n
+        else torch.zeros(0, 4, 4)
+    )  # type: ignore[arg-type]
     numbers = [f.intrinsics.at_size(h.width, h.height) for f, h in zip(frames, headers, strict=True)]
-    k = torch.tensor(numbers, dtype=torch.float64).view(n, 4)
+    fx, fy, cx, cy = torch.tensor(numbers, dtype=torch.float64).view(n, 4).unbind(-1)
     distortion = torch.zeros(n, N_DISTORTION)
     for i, f in enumerate(frames):
         distortion[i, : len(f.intrinsics.distortion)] = torch.tensor(f.intrinsics.distortion)
     return Cameras(
-        poses, *k.unbind(-1),
+        poses, fx, fy, cx, cy,
         width=torch.tensor([h.width for h in headers], dtype=torch.int64),
         height=torch.tensor([h.height for h in headers], dtype=torch.int64),
         model=torch.tensor([int(f.intrinsics.lens) for f in frames], dtype=torch.int64),
@@ -54,11 +60,14 @@ def make_cameras(frames: Sequence[Frame], headers: Sequence[ImageHeader]) -> Cam
 
 
 def load_split(capture: Capture, frames: Sequence[Frame], downscale: int) -> Split:
+    reduced = _reduced_copies(frames, capture.image_folder, downscale)
+    if reduced is not None:
+        frames, downscale = reduced, 1
     headers = headers_of(frames)
     validate.raise_first(validate.size_problems(frames, headers))
     images = load_images(
         [f.image for f in frames], headers, downscale=downscale,
-        masks=[f.mask for f in frames], mask_inverted=capture.mask_inverted, masks_are_alpha=capture.masks_are_alpha,
+        masks=[f.mask for f in frames], masks_are_alpha=capture.masks_are_alpha,
     )  # fmt: skip
     return Split(make_cameras(frames, headers).downscaled(downscale), images, [f.name for f in frames])
 
@@ -78,7 +87,8 @@ def assemble(
     train, test = split_frames(capture, test_every)
     if not train:
         raise DataError(
-            f"{capture.path}: no training images among {len(capture.frames)} frames.\nCheck the lists of file names that define the split."
+            f"{capture.path}: no training images among {len(capture.frames)} frames.\n"
+            "Check the lists of file names that define the split."
         )
     # From all frames, whatever is loaded below, so that training and evaluation see one coordinate system.
     if capture.free_gauge:
@@ -91,7 +101,8 @@ def assemble(
     main = loaded["train"] if len(loaded["train"]) else loaded["test"]
     if not len(main):
         raise DataError(
-            f"{capture.path}: no images in splits {tuple(splits)}.\nAsk for a split that the scene has, or use test_every."
+            f"{capture.path}: no images in splits {tuple(splits)}.\n"
+            "Ask for a split that the scene has, or use test_every."
         )
     alpha = main.images.channels == 4
     points = None if capture.points is None else torch.from_numpy(capture.points).float()
@@ -101,7 +112,7 @@ def assemble(
         points=points,
         given=None if capture.aabb is None else torch.from_numpy(capture.aabb),
         given_note=capture.aabb_note,
-        near_far=capture.near_far,
+        depth_ranges=_depth_ranges(main, chosen),
         blender=capture.format == "blender",
     )
     real = capture.real and not alpha
@@ -121,6 +132,25 @@ def assemble(
         points=points,
         notes=[*capture.notes, bounds.note],
     )
+
+
+def _depth_ranges(split: Split, chosen: dict[str, list[Frame]]) -> torch.Tensor | None:
+    """(N, 2) for the split's cameras, if the format has depth ranges."""
+    ranges = {f.name: f.depth_range for frames in chosen.values() for f in frames}
+    picked = [ranges[name] for name in split.names]
+    return torch.tensor(picked) if all(r is not None for r in picked) else None
+
+
+def _reduced_copies(frames: Sequence[Frame], folder: Path | None, downscale: int) -> list[Frame] | None:
+    """The frames with their images from `images_4` or the like, if all of them are there."""
+    if folder is None or downscale == 1:
+        return None
+    smaller = folder.with_name(f"{folder.name}_{downscale}")
+    if not smaller.is_dir():
+        return None
+    there = {p.stem: p for p in smaller.rglob("*") if p.is_file()}
+    found = [there.get(f.image.stem) for f in frames]
+    return [replace(f, image=p) for f, p in zip(frames, found, strict=True) if p] if all(found) else None
 
 
 def _thin(frames: list[Frame], most: int | None) -> list[Frame]:

@@ -1,8 +1,8 @@
 """The box that a field lives in, and how near and far to march, from whatever a scene offers.
 
-A box too large wastes resolution on air; one too small leaves pixels that nothing can explain, which training then
-paints onto fog in front of the cameras. So, in this order: what the format says · the known box of NeRF-synthetic
-scenes · the visual hull of the masks · the sparse points · where the cameras look.
+A box too large wastes resolution on air; one too small leaves pixels that nothing can explain, which
+training then paints onto fog in front of the cameras. So, in this order: what the format says · the known
+box of NeRF-synthetic scenes · the visual hull of the masks · the sparse points · where the cameras look.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Bounds:
 
 
 def focus(cameras: Cameras) -> tuple[Tensor, float, bool]:
-    """The point closest to all viewing axes (3,) float64, the median camera distance to it, and whether it is meaningful:
-    most cameras have it in front of them and their axes are not all parallel."""
+    """The point closest to all viewing axes (3,) float64, the median camera distance to it, and whether it
+    is meaningful: most cameras have it in front of them and their axes are not all parallel."""
     o, d = cameras.centres.double().cpu(), cameras.forward.double().cpu()
     across = (
         torch.eye(3, dtype=torch.float64) - d[:, :, None] * d[:, None, :]
@@ -55,11 +55,11 @@ def choose_bounds(
     points: Tensor | None = None,
     given: Tensor | None = None,
     given_note: str = "",
-    near_far: tuple[float, float] | None = None,
+    depth_ranges: Tensor | None = None,
     blender: bool = False,
 ) -> Bounds:
-    """Box, near and far. Args: `points` (P, 3) sparse points, `given` (2, 3) the format's own box, both world;
-    `images` with alpha allow a visual hull; `blender` means a NeRF-synthetic scene."""
+    """Box, near and far. Args: `points` (P, 3) sparse points, `given` (2, 3) the format's own box, both
+    world; `images` with alpha allow a visual hull; `blender` means a NeRF-synthetic scene."""
     centre, distance, converges = focus(cameras)
     if given is not None:
         aabb, note = given.double(), f"box: {given_note}"
@@ -67,8 +67,10 @@ def choose_bounds(
         box = torch.tensor([[-1.5] * 3, [1.5] * 3])
         return Bounds(box, 2.0, 6.0, "box ±1.5, near 2, far 6: the standard of NeRF-synthetic scenes")
     else:
-        aabb, note = _find_box(cameras, images, points, centre, distance, converges)
-    near, far = near_far or near_far_of(cameras, aabb, points, distance if converges else None)
+        aabb, note = _find_box(cameras, images, points, depth_ranges, centre, distance, converges)
+    near, far = near_far_of(cameras, aabb, points, distance if converges else None)
+    if depth_ranges is not None:
+        near = 0.9 * float(depth_ranges[:, 0].min())
     return Bounds(aabb.float(), near, far, f"{note}; near {near:.3g}, far {far:.3g}")
 
 
@@ -76,6 +78,7 @@ def _find_box(
     cameras: Cameras,
     images: ImageStore | None,
     points: Tensor | None,
+    depth_ranges: Tensor | None,
     centre: Tensor,
     distance: float,
     converges: bool,
@@ -88,6 +91,11 @@ def _find_box(
         return points_box(points, centre, distance if converges else None), (
             f"box: 1st to 99th percentile of {len(points)} sparse points, padded by 10 %"
         )
+    if depth_ranges is not None:
+        p = frustum_points(cameras, depth_ranges).double()
+        return torch.stack(
+            [p.min(0).values, p.max(0).values]
+        ), "box: what the cameras see within their depth ranges"
     o = cameras.centres.double().cpu()
     if converges:
         # What all cameras look at, with as much around it as lies between it and the cameras.
@@ -102,13 +110,13 @@ def _find_box(
         [lo - 0.1 * reach, hi + 0.1 * reach, lo + ahead - 0.5 * reach, hi + ahead + 0.5 * reach]
     )
     return torch.stack([corners.min(0).values, corners.max(0).values]), (
-        "box: in front of the cameras, four times as deep as they are apart (their axes do not meet; check it)"
+        "box: in front of the cameras, four times as deep as they are apart; their axes do not meet, so check it"
     )
 
 
 def points_box(points: Tensor, centre: Tensor, distance: float | None) -> Tensor:
-    """(2, 3) robust box of sparse points; a distant background is cut at six camera distances, where a finite grid
-    would spend all its resolution."""
+    """(2, 3) robust box of sparse points; a distant background is cut at six camera distances, where a
+    finite grid would spend all its resolution."""
     p = points.double().cpu().numpy()
     lo, hi = (torch.from_numpy(x) for x in np.percentile(p, [1, 99], axis=0))
     pad = 0.1 * (hi - lo) + 0.02 * (hi - lo).max()
@@ -118,11 +126,21 @@ def points_box(points: Tensor, centre: Tensor, distance: float | None) -> Tensor
     return torch.stack([lo, hi])
 
 
+def frustum_points(cameras: Cameras, depth_ranges: Tensor) -> Tensor:
+    """(N * 8, 3) the corners of every picture, at its nearest and its farthest depth ("z")."""
+    index = torch.arange(len(cameras)).repeat_interleave(4)
+    corner = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]).repeat(len(cameras), 1)
+    xy = corner * torch.stack([cameras.width, cameras.height], -1)[index]
+    o, d = cameras.rays(index, xy)
+    along = (d * cameras.forward[index]).sum(-1).clamp_min(0.1)
+    return torch.cat([o + d * (depth_ranges[index, k] / along).float()[:, None] for k in (0, 1)])
+
+
 def near_far_of(
     cameras: Cameras, aabb: Tensor, points: Tensor | None, distance: float | None
 ) -> tuple[float, float]:
-    """near: half the distance of the nearest sparse points, else where other cameras begin to see what one sees.
-    far: the last corner of the box that any camera can reach."""
+    """near: half the distance of the nearest sparse points, else where other cameras begin to see what one
+    sees. far: the last corner of the box that any camera can reach."""
     o = cameras.centres.double().cpu()
     corners = torch.cartesian_prod(*aabb.double().cpu().T)
     far = float(torch.cdist(o, corners).max())
@@ -152,8 +170,8 @@ def _nearest_points(cameras: Cameras, points: Tensor) -> float:
 
 
 def _overlap_starts(cameras: Cameras, far: float) -> float:
-    """Along the viewing axes: from which distance at least two other cameras see the point (10th percentile of cameras).
-    Nothing nearer can be told from fog, so nothing nearer is marched."""
+    """Along the viewing axes: from which distance a tenth of the cameras see the point (30th percentile of
+    cameras). What is nearer can hardly be told from fog in front of the lens, so it is not marched."""
     some = torch.arange(0, len(cameras), max(1, len(cameras) // 40))
     t = torch.logspace(-3, 0, 40) * far
     probes = cameras.centres[some][:, None] + cameras.forward[some][:, None] * t[:, None]  # (S, T, 3)
@@ -164,9 +182,9 @@ def _overlap_starts(cameras: Cameras, far: float) -> float:
             (depth > 0) & (xy >= 0).all(-1) & (xy[:, 0] < cameras.width[i]) & (xy[:, 1] < cameras.height[i])
         )
         seen += inside.float()
-    enough = (seen.view(len(some), -1) >= 3).float()  # itself and two others
+    enough = (seen.view(len(some), -1) >= max(3, 0.1 * len(some))).float()
     first = torch.where(enough.any(-1), t[enough.argmax(-1)], torch.tensor(0.0))
-    return float(first.quantile(0.1))
+    return float(first.quantile(0.3))
 
 
 def hull_box(
@@ -191,7 +209,8 @@ def hull_box(
         x, y = (torch.where(inside, xy[:, a], 0.0).long() for a in (0, 1))
         seen += inside
         against += inside & (alpha[y, x] == 0)
-    # A few wrong masks must not carve the object away; a corner that few cameras see is no evidence of an object.
+    # A few wrong masks must not carve the object away; a corner that few cameras see is no evidence of an
+    # object.
     kept = grid[(against <= 0.03 * len(some)) & (seen >= 0.5 * len(some))]
     if len(kept) == 0:
         return None

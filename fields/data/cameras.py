@@ -1,7 +1,8 @@
 """`Cameras`: a batch of calibrated cameras, with exact rays and exact projection.
 
 Convention: world_from_camera maps camera space (OpenGL: +X right, +Y up, looking along -Z) to the world.
-Pixel (column j, row i) covers [j, j+1) x [i, i+1); its centre is (j + 0.5, i + 0.5); cx, cy are in the same units.
+Pixel (column j, row i) covers [j, j+1) x [i, i+1); its centre is (j + 0.5, i + 0.5); cx, cy are in the same
+units.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from fields.errors import ShapeError
 class Cameras:
     """N cameras; each may have its own size, focal length and lens.
 
-    Gradients: `rays` and `project` are differentiable in `world_from_camera` (and `project` in the points), once and exactly."""
+    Gradients: `rays` and `project` are differentiable in `world_from_camera` (and `project` in the points),
+    once and exactly."""
 
     world_from_camera: Tensor
     """(N, 4, 4) float32, rigid."""
@@ -36,9 +38,9 @@ class Cameras:
     width: Tensor
     """(N,) int64, pixels."""
     height: Tensor
-    model: Tensor | None = None  # type: ignore[assignment]
+    model: Tensor = None  # type: ignore[assignment]
     """(N,) int64 codes of `Lens`; all pinholes when None."""
-    distortion: Tensor | None = None  # type: ignore[assignment]
+    distortion: Tensor = None  # type: ignore[assignment]
     """(N, K <= 13) float32, columns as `Lens` says; padded with zeros."""
 
     def __post_init__(self) -> None:
@@ -58,16 +60,17 @@ class Cameras:
                 )
             setattr(self, name, value)
         model = torch.zeros(n, dtype=torch.int64) if self.model is None else self.model
-        self.model: Tensor = torch.as_tensor(model, dtype=torch.int64, device=device)
+        self.model = torch.as_tensor(model, dtype=torch.int64, device=device)
         given = torch.zeros(n, 0) if self.distortion is None else torch.as_tensor(self.distortion)
-        self.distortion: Tensor = F.pad(given.to(device, torch.float32), (0, N_DISTORTION - given.shape[-1]))
+        self.distortion = F.pad(given.to(device, torch.float32), (0, N_DISTORTION - given.shape[-1]))
         if self.model.shape != (n,) or self.distortion.shape != (n, N_DISTORTION):
             raise ShapeError(f"Cameras: model must be ({n},) and distortion ({n}, K <= {N_DISTORTION}).")
         # Looked up once here: asking the device at every call would stall a GPU.
         self._lenses = [Lens(code) for code in self.model.unique().tolist()]
         self._short = not bool(self.distortion[:, 4:].any())
 
-    # -- batches ---------------------------------------------------------------------------------------------------
+    # -- batches
+    # ---------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         return self.world_from_camera.shape[0]
@@ -98,7 +101,8 @@ class Cameras:
         return Cameras(**{x.name: torch.cat([getattr(b, x.name) for b in batches]) for x in fields(Cameras)})
 
     def downscaled(self, factor: float) -> Cameras:
-        """The cameras of images reduced by area averaging; a remainder at the right and bottom border is cut off."""
+        """The cameras of images reduced by area averaging; a remainder at the right and bottom border is
+        cut off."""
         if factor == 1:
             return self
         return replace(
@@ -108,7 +112,8 @@ class Cameras:
             height=(self.height / factor).floor().long().clamp_min(1),
         )
 
-    # -- geometry --------------------------------------------------------------------------------------------------
+    # -- geometry
+    # --------------------------------------------------------------------------------------------------
 
     def rays(self, index: Tensor, xy: Tensor) -> tuple[Tensor, Tensor]:
         """Rays through image points.
@@ -147,8 +152,9 @@ class Cameras:
         """The exact inverse of `rays`.
 
         Args:    index (M,) int64; points (M, 3), world.
-        Returns: xy (M, 2) pixels, NaN where the lens cannot see the point; depth (M,), scene units along the viewing
-                 axis ("z"), but the distance for a panorama, which has no axis. A point may fall outside the picture."""
+        Returns: xy (M, 2) pixels, NaN where the lens cannot see the point; depth (M,), scene units along
+                 the viewing axis ("z"), but the distance for a panorama, which has no axis. A point may
+                 fall outside the picture."""
         pose = self.world_from_camera[index]
         p = (pose[:, :3, :3] * (points - pose[:, :3, 3])[:, :, None]).sum(1)  # R^T (x - t)
         p = torch.cat([p[:, :1], -p[:, 1:]], -1)
@@ -167,7 +173,8 @@ class Cameras:
         return torch.stack([x, y], -1), depth
 
     def image_rays(self, i: int, downscale: float = 1) -> tuple[Tensor, Tensor]:
-        """Rays through all pixel centres of camera i, reduced by `downscale`: origins (H, W, 3), unit directions (H, W, 3)."""
+        """Rays through all pixel centres of camera i, reduced by `downscale`: origins (H, W, 3), unit
+        directions (H, W, 3)."""
         one = self[i].downscaled(downscale)
         w, h = int(one.width), int(one.height)
         y, x = torch.meshgrid(
@@ -190,7 +197,8 @@ class Cameras:
         """(N, 3) unit viewing directions, world."""
         return -self.world_from_camera[:, :3, 2]
 
-    # -- construction ----------------------------------------------------------------------------------------------
+    # -- construction
+    # ----------------------------------------------------------------------------------------------
 
     @staticmethod
     def look_at(

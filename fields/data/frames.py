@@ -1,6 +1,7 @@
 """What a reader hands over: one record per image, before any pixel is decoded or any pose is trusted.
 
-Readers only translate a format. Checking, splitting, decoding and choosing the box happen once, for all of them.
+Readers only translate a format. Checking, splitting, decoding and choosing the box happen once, for all of
+them.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class Intrinsics:
     distortion: tuple[float, ...] = ()
 
     def at_size(self, w: int, h: int) -> tuple[float, float, float, float]:
-        """fx, fy, cx, cy for the image as it is on disk, which may be a reduced copy of the calibrated one."""
+        """fx, fy, cx, cy for the image as it is on disk, which may be a reduced copy of the calibrated
+        one."""
         sx, sy = w / (self.width or w), h / (self.height or h)
         fx = self.fx * sx if self.fx is not None else None
         if fx is None and self.fov_x is not None:
@@ -56,6 +58,14 @@ class Intrinsics:
         return self.width is None and self.fx is not None
 
 
+@dataclass(frozen=True)
+class Mask:
+    """A grey image: white where the object is or the pixel may be used, or black there if `inverted`."""
+
+    path: Path
+    inverted: bool = False
+
+
 @dataclass
 class Frame:
     """One image and its camera."""
@@ -65,11 +75,13 @@ class Frame:
     pose: np.ndarray | None
     """(4, 4) float64 world_from_camera, OpenGL; None if the file gives none."""
     intrinsics: Intrinsics
-    mask: Path | None = None
+    mask: Mask | None = None
     split: Literal["train", "test", "skip"] | None = None
     """None: the format has no split, so every n-th image becomes a test image."""
     where: str = ""
     """Where the frame is described, for messages: "transforms.json: frame 3 (images/0003.jpg)"."""
+    depth_range: tuple[float, float] | None = None
+    """Nearest and farthest depth ("z") of what the image shows, where the format tells."""
 
 
 @dataclass
@@ -85,13 +97,14 @@ class Capture:
     aabb: np.ndarray | None = None
     """(2, 3) box that the format itself gives, and the sentence that says where from."""
     aabb_note: str = ""
-    near_far: tuple[float, float] | None = None
     free_gauge: bool = False
-    """The coordinates have an arbitrary origin, rotation and scale (structure from motion), so they may be normalised."""
+    """The coordinates have an arbitrary origin, rotation and scale (structure from motion), so they may be
+    normalised."""
     real: bool = True
     """Photographs with their surroundings, rather than an isolated object."""
     masks_are_alpha: bool = False
     """Masks cut out the object (its surroundings are to be empty), rather than mark pixels to ignore."""
-    mask_inverted: bool = False
+    image_folder: Path | None = None
+    """Where all images are; beside it, `images_2` … may hold reduced copies."""
     notes: list[str] = field(default_factory=list)
     """What a reader chose or ignored, in words."""

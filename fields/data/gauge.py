@@ -1,5 +1,6 @@
-"""Structure from motion leaves origin, rotation and scale open. This fixes them: up is +Z, what the cameras look at is
-the origin, and they stand about four units away, as in the NeRF-synthetic scenes that the methods' settings are made for."""
+"""Structure from motion leaves origin, rotation and scale open. This fixes them: up is +Z, what the cameras
+look at is the origin, and they stand about four units away, as in the NeRF-synthetic scenes that the
+methods' settings are made for."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from fields.data.frames import Capture
 
 def normalise(capture: Capture) -> None:
     """Move poses, points and box of `capture` in place, and put the similarity before `world_from_input`."""
-    poses = np.stack([f.pose for f in capture.frames])  # type: ignore[arg-type]
+    poses = np.stack([f.pose for f in capture.frames if f.pose is not None])
     s = similarity(poses, capture.points)
     scale = np.cbrt(np.linalg.det(s[:3, :3]))
     for frame in capture.frames:
@@ -21,10 +22,10 @@ def normalise(capture: Capture) -> None:
         moved = s @ frame.pose
         moved[:3, :3] /= scale
         frame.pose = moved
+        if frame.depth_range is not None:
+            frame.depth_range = (frame.depth_range[0] * scale, frame.depth_range[1] * scale)
     if capture.points is not None:
         capture.points = capture.points @ s[:3, :3].T + s[:3, 3]
-    if capture.near_far is not None:
-        capture.near_far = (capture.near_far[0] * scale, capture.near_far[1] * scale)
     capture.world_from_input = s @ capture.world_from_input
     capture.notes.append(f"coordinates normalised: up is +Z, scaled by {scale:.4g}; exports undo it")
 

@@ -1,6 +1,7 @@
 """`ImageStore`: all images of a split in one flat block of bytes.
 
-300 images at 1080p are 1.9 GB this way. They may differ in size, and a batch of pixels from all over them is one gather.
+300 images at 1080p are 1.9 GB this way. They may differ in size, and a batch of pixels from all over them
+is one gather.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from fields.data.frames import Mask
 from fields.errors import DataError
 
 _ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
@@ -53,15 +55,18 @@ class ImageStore:
 
     def to(self, device: torch.device | str) -> ImageStore:
         masks = None if self.masks is None else self.masks.to(device)
-        return ImageStore(*(t.to(device) for t in (self.data, self.offsets, self.width, self.height)), masks)
+        data, offsets, width, height = (
+            t.to(device) for t in (self.data, self.offsets, self.width, self.height)
+        )
+        return ImageStore(data, offsets, width, height, masks)
 
     def flat_index(self, index: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """Rows of `data` of pixels (column x, row y) of images `index`; all (M,) int64."""
         return self.offsets[index] + y * self.width[index] + x
 
     def locate(self, flat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Inverse of `flat_index`: rows of `data` (M,) -> index, x, y. Drawing rows evenly draws pixels evenly
-        whatever the sizes, and rows from `masks.nonzero()` draws only usable ones."""
+        """Inverse of `flat_index`: rows of `data` (M,) -> index, x, y. Drawing rows evenly draws pixels
+        evenly whatever the sizes, and rows from `masks.nonzero()` draws only usable ones."""
         index = torch.searchsorted(self.offsets, flat, right=True) - 1
         rest = flat - self.offsets[index]
         return index, rest % self.width[index], rest // self.width[index]
@@ -102,7 +107,8 @@ class ImageHeader:
     height: int
     has_alpha: bool
     rotated: bool
-    """EXIF asks viewers to turn the image. The pixels are used as stored, as structure-from-motion tools do."""
+    """EXIF asks viewers to turn the image. The pixels are used as stored, as structure-from-motion tools
+    do."""
 
 
 def read_header(path: Path) -> ImageHeader:
@@ -122,12 +128,13 @@ def read_header(path: Path) -> ImageHeader:
 
 
 def decode(path: Path, channels: int, downscale: int = 1) -> np.ndarray:
-    """(H, W, channels) uint8; channels 1 (grey), 3 or 4. Reduced by averaging blocks of downscale x downscale pixels,
-    weighted by alpha, so that transparent pixels bleed no colour; an incomplete last block is cut off."""
+    """(H, W, channels) uint8; channels 1 (grey), 3 or 4. Reduced by averaging blocks of downscale x
+    downscale pixels, weighted by alpha, so that transparent pixels bleed no colour; an incomplete last
+    block is cut off."""
     try:
-        with Image.open(path) as image:
-            image.load()
-            image = _to_8_bit(image, {1: "L", 3: "RGB", 4: "RGBA"}[channels])
+        with Image.open(path) as file:
+            file.load()
+            image = _to_8_bit(file, {1: "L", 3: "RGB", 4: "RGBA"}[channels])
             if downscale > 1:
                 w, h = (max(n // downscale, 1) for n in image.size)
                 box = (0, 0, min(w * downscale, image.width), min(h * downscale, image.height))
@@ -164,15 +171,14 @@ def load_images(
     paths: Sequence[Path],
     headers: Sequence[ImageHeader],
     *,
-    masks: Sequence[Path | None] = (),
-    mask_inverted: bool = False,
+    masks: Sequence[Mask | None] = (),
     masks_are_alpha: bool = False,
     downscale: int = 1,
 ) -> ImageStore:
     """Decode all images in parallel threads into one store (the decoders release Python's lock).
 
-    A mask is white where a pixel belongs to the object or may be used (`mask_inverted`: black there); with
-    `masks_are_alpha` it becomes the alpha channel, otherwise `ImageStore.masks`. Masks may have another resolution."""
+    With `masks_are_alpha` a mask becomes the alpha channel, otherwise `ImageStore.masks`. It may have another
+    resolution than its image."""
     sizes = [(max(h.width // downscale, 1), max(h.height // downscale, 1)) for h in headers]
     counts = [w * h for w, h in sizes]
     starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -187,10 +193,10 @@ def load_images(
         if array.shape[:2] != sizes[i][::-1]:
             raise DataError(f"{paths[i]}: the image changed while it was being read.\nRun the command again.")
         data[rows] = array.reshape(-1, channels)
-        mask_path = masks[i] if i < len(masks) else None
-        if mask_path is not None:
-            mask = _load_mask(mask_path, sizes[i], downscale, (headers[i].width, headers[i].height))
-            mask = 255 - mask if mask_inverted else mask
+        one = masks[i] if i < len(masks) else None
+        if one is not None:
+            mask = _load_mask(one.path, sizes[i], downscale, (headers[i].width, headers[i].height))
+            mask = 255 - mask if one.inverted else mask
             if usable is not None:
                 usable[rows] = mask.reshape(-1) > 127
             else:

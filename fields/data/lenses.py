@@ -3,9 +3,10 @@
 Convention: camera space here is OpenCV's, +X right, +Y down, +Z forward; the image plane's (u, v) are pixels
 with the principal point subtracted and the focal length divided out.
 
-Every lens is a base map (perspective x/z, or equidistant theta * x/r) followed by zero, one or two distortions.
-A distortion is a function (u, v) -> (u', v') with its 2x2 Jacobian written out, which lets Newton's method invert
-it to machine precision; fixed-point iteration stalls or diverges near the border of a strong lens.
+Every lens is a base map (perspective x/z, or equidistant theta * x/r) followed by zero, one or two
+distortions. A distortion is a function (u, v) -> (u', v') with its 2x2 Jacobian written out, which lets
+Newton's method invert it to machine precision; fixed-point iteration stalls or diverges near the border of
+a strong lens.
 """
 
 from __future__ import annotations
@@ -30,10 +31,11 @@ class Lens(IntEnum):
     PINHOLE = 0
     """No distortion."""
     OPENCV = 1
-    """k1 k2 p1 p2 k3 k4 k5 k6 s1 s2 s3 s4 as in OpenCV (rational radial, tangential, thin prism), then q4, the
-    coefficient of r^8 in the numerator (nerfstudio's k4, the fourth Brown coefficient)."""
+    """k1 k2 p1 p2 k3 k4 k5 k6 s1 s2 s3 s4 as in OpenCV (rational radial, tangential, thin prism), then q4,
+    the coefficient of r^8 in the numerator (nerfstudio's k4, the fourth Brown coefficient)."""
     FISHEYE = 2
-    """Equidistant, the columns of OPENCV: OpenCV's fisheye has k1 k2 k3 and q4; COLMAP's thin prism adds the others."""
+    """Equidistant, the columns of OPENCV: OpenCV's fisheye has k1 k2 k3 and q4; COLMAP's thin prism adds
+    the others."""
     FOV = 3
     """omega of Devernay and Faugeras, radians."""
     EQUIRECTANGULAR = 4
@@ -115,8 +117,8 @@ def _stages(lens: Lens, c: list[Tensor], short: bool) -> list[tuple[Distortion, 
 def invert(distortion: Distortion, c: list[Tensor], u1: Tensor, v1: Tensor) -> tuple[Tensor, Tensor]:
     """Solve distortion(u, v) = (u1, v1) by damped Newton iterations, to 1e-10 of a focal length.
 
-    A step that does not reduce the error is halved, so a point outside the lens's image circle (which has no solution)
-    ends at the nearest place reached instead of far away."""
+    A step that does not reduce the error is halved, so a point outside the lens's image circle (which has
+    no solution) ends at the nearest place reached instead of far away."""
     u, v = u1, v1
     new_u, new_v = u, v
     best = torch.full_like(u, math.inf)
@@ -142,7 +144,8 @@ def invert(distortion: Distortion, c: list[Tensor], u1: Tensor, v1: Tensor) -> t
 
 
 def unproject(lens: Lens, u: Tensor, v: Tensor, coefficients: Tensor, short: bool = False) -> Tensor:
-    """Image plane to camera space. u, v (M,); coefficients (M, 13) -> directions (M, 3), OpenCV axes, any length.
+    """Image plane to camera space. u, v (M,); coefficients (M, 13) -> directions (M, 3), OpenCV axes, any
+    length.
 
     ORTHOGRAPHIC directions are all (0, 0, 1); the caller moves the origins. `short`: see `brown4`."""
     if lens == Lens.PINHOLE:
@@ -173,7 +176,8 @@ def unproject(lens: Lens, u: Tensor, v: Tensor, coefficients: Tensor, short: boo
 
 
 def project(lens: Lens, p: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
-    """Camera space to image plane. p (M, 3), OpenCV axes; coefficients (M, 13) -> u, v (M,), NaN where the lens cannot see p."""
+    """Camera space to image plane. p (M, 3), OpenCV axes; coefficients (M, 13) -> u, v (M,), NaN where the
+    lens cannot see p."""
     x, y, z = p.unbind(-1)
     if lens == Lens.ORTHOGRAPHIC:
         return x, y

@@ -42,8 +42,8 @@ class Scene:
     """March no closer to a camera than this, and no further than `far`: distances along the unit ray."""
     far: float
     background: Literal["white", "black", "random"]
-    """What to composite on: white for cut-out objects; random for photographs, whose every pixel is opaque, so that
-    no method can hide a hole in the field behind a constant colour."""
+    """What to composite on: white for cut-out objects; random for photographs, whose every pixel is opaque,
+    so that no method can hide a hole in the field behind a constant colour."""
     alpha: bool
     """Whether the images have transparent pixels."""
     world_from_input: Tensor

@@ -1,46 +1,52 @@
-"""`transforms.json` of instant-ngp and nerfstudio: one file, or the pair transforms_train.json / transforms_test.json.
+"""`transforms.json` of instant-ngp and nerfstudio: one file, or the pair transforms_train.json /
+transforms_test.json.
 
-Poses are world_from_camera with OpenGL axes in both. Every number about the lens may stand at the top or in a frame.
+Poses are world_from_camera with OpenGL axes in both. Every number about the lens may stand at the top or in
+a frame.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from fields.data.frames import Capture, Frame, Intrinsics
+from fields.data.frames import Capture, Frame, Intrinsics, Mask
 from fields.data.lenses import Lens
 from fields.data.ply import read_ply_points
 from fields.errors import DataError
 
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".PNG", ".JPG", ".JPEG", ".tif", ".tiff", ".bmp")
 
+Split = Literal["train", "test", "skip"]
+
 _LENSES = {
     "PINHOLE": Lens.PINHOLE, "SIMPLE_PINHOLE": Lens.PINHOLE, "PERSPECTIVE": Lens.PINHOLE,
     "OPENCV": Lens.OPENCV, "SIMPLE_RADIAL": Lens.OPENCV, "RADIAL": Lens.OPENCV, "FULL_OPENCV": Lens.OPENCV,
     "OPENCV_FISHEYE": Lens.FISHEYE, "FISHEYE": Lens.FISHEYE, "FISHEYE624": Lens.FISHEYE624,
-    "EQUIRECTANGULAR": Lens.EQUIRECTANGULAR, "PANORAMA": Lens.EQUIRECTANGULAR, "ORTHOPHOTO": Lens.ORTHOGRAPHIC,
+    "EQUIRECTANGULAR": Lens.EQUIRECTANGULAR, "PANORAMA": Lens.EQUIRECTANGULAR,
+    "ORTHOPHOTO": Lens.ORTHOGRAPHIC,
 }  # fmt: skip
 
 
 def read(path: Path) -> Capture:
     """A folder with transforms.json (or transforms_train.json …), or such a file itself."""
     if path.is_file():
-        parts: list[tuple[Path, str | None]] = [(path, None)]
+        parts: list[tuple[Path, Split | None]] = [(path, None)]
     elif (path / "transforms.json").exists():
         parts = [(path / "transforms.json", None)]
     else:
         test = "test" if (path / "transforms_test.json").exists() else "val"
-        names: list[tuple[str, str | None]] = [("train", "train"), (test, "test")]
+        names: list[tuple[str, Split | None]] = [("train", "train"), (test, "test")]
         parts = [
             (path / f"transforms_{n}.json", s) for n, s in names if (path / f"transforms_{n}.json").exists()
         ]
         if not any(s == "train" for _, s in parts):
             raise DataError(
-                f"{path / 'transforms_train.json'}: this file does not exist.\nAdd it, or rename the file to transforms.json."
+                f"{path / 'transforms_train.json'}: this file does not exist.\n"
+                "Add it, or rename the file to transforms.json."
             )
     capture = Capture(path=path if path.is_dir() else path.parent, format="transforms", frames=[])
     for i, (file, split) in enumerate(parts):
@@ -48,6 +54,9 @@ def read(path: Path) -> Capture:
         capture.frames += read_frames(file, meta, split)
         if i == 0:
             _read_scene(capture, file, meta)
+            # A pair of files is a rendered scene with coordinates of its own; one file, without a box, is a
+            # capture.
+            capture.free_gauge = split is None and capture.aabb is None
     return capture
 
 
@@ -59,21 +68,26 @@ def load_json(file: Path) -> dict[str, Any]:
         raise DataError(f"{file}: this file does not exist.\nCheck the path.") from None
     except json.JSONDecodeError as e:
         raise DataError(
-            f"{file}: not valid JSON: {e.msg} at line {e.lineno}, column {e.colno}.\nCorrect that line, or write the file again."
+            f"{file}: not valid JSON: {e.msg} at line {e.lineno}, column {e.colno}.\n"
+            "Correct that line, or write the file again."
         ) from e
     except (OSError, UnicodeDecodeError) as e:
         raise DataError(f"{file}: cannot be read ({e}).\nWrite the file again.") from e
     if not isinstance(meta, dict) or not isinstance(meta.get("frames"), list):
         raise DataError(
-            f'{file}: no list "frames" at the top level.\nThis must be a transforms.json of instant-ngp or nerfstudio.'
+            f'{file}: no list "frames" at the top level.\n'
+            "This must be a transforms.json of instant-ngp or nerfstudio."
         )
     return meta
 
 
-def read_frames(file: Path, meta: dict[str, Any], split: Any = None) -> list[Frame]:
+def read_frames(file: Path, meta: dict[str, Any], split: Split | None = None) -> list[Frame]:
     """The frames of one file; `split` is for all of them, else the file's own lists decide."""
-    lists = {}
-    for key, to in (("train_filenames", "train"), ("val_filenames", "test"), ("test_filenames", "test")):
+    keys: list[tuple[str, Split]] = [
+        ("train_filenames", "train"), ("val_filenames", "test"), ("test_filenames", "test")
+    ]  # fmt: skip
+    lists: dict[str, Split] = {}
+    for key, to in keys:
         if key == "val_filenames" and meta.get("test_filenames"):
             to = "skip"
         lists.update({_tidy(n): to for n in meta.get(key) or []})
@@ -83,15 +97,15 @@ def read_frames(file: Path, meta: dict[str, Any], split: Any = None) -> list[Fra
             raise DataError(f'{file}: frame {i} has no "file_path".\nAdd it, or remove the frame.')
         name = record["file_path"]
         where = f"{file.name}: frame {i} ({name})"
-        mask = record.get("mask_path")
-        frame_split = split or (lists.get(_tidy(name), "skip") if lists else None)
+        mask, image = record.get("mask_path"), find_image(file.parent, name)
+        frame_split: Split | None = split or (lists.get(_tidy(name), "skip") if lists else None)
         frames.append(
             Frame(
                 name=_tidy(name),
-                image=find_image(file.parent, name),
+                image=image,
                 pose=_matrix(record.get("transform_matrix"), where),
                 intrinsics=read_intrinsics({**meta, **record}, where),
-                mask=file.parent / mask if isinstance(mask, str) else None,
+                mask=Mask(file.parent / mask) if isinstance(mask, str) else _dynamic_mask(image),
                 split=frame_split,
                 where=where,
             )
@@ -99,12 +113,19 @@ def read_frames(file: Path, meta: dict[str, Any], split: Any = None) -> list[Fra
     return frames
 
 
+def _dynamic_mask(image: Path) -> Mask | None:
+    """instant-ngp's custom: dynamic_mask_NAME.png beside the image, white where something moved."""
+    path = image.with_name(f"dynamic_mask_{image.stem}.png")
+    return Mask(path, inverted=True) if path.is_file() else None
+
+
 def _tidy(name: str) -> str:
     return name[2:] if name.startswith("./") else name
 
 
 def find_image(folder: Path, name: str) -> Path:
-    """The image file; the NeRF-synthetic files leave its extension away. May not exist: checked later, with the others."""
+    """The image file; the NeRF-synthetic files leave its extension away. May not exist: checked later, with
+    the others."""
     path = folder / name
     if path.suffix.lower() in {e.lower() for e in IMAGE_EXTENSIONS}:
         return path
@@ -128,7 +149,8 @@ def _matrix(value: Any, where: str) -> np.ndarray | None:
         m = np.concatenate([m, [[0.0, 0.0, 0.0, 1.0]]])
     if m.shape != (4, 4):
         raise DataError(
-            f"{where}: transform_matrix has shape {m.shape}; expected (4, 4).\nWrite it as four rows of four numbers."
+            f"{where}: transform_matrix has shape {m.shape}; expected (4, 4).\n"
+            "Write it as four rows of four numbers."
         )
     return m
 
@@ -180,9 +202,12 @@ def _read_lens(d: dict[str, Any], number: Any, where: str) -> tuple[Lens, tuple[
     )
     if isinstance(listed, list) and len(listed) >= 6:  # nerfstudio's order
         k1, k2, k3, k4, p1, p2 = (float(v) for v in listed[:6])
-    # k4 alone is the fourth Brown coefficient (nerfstudio, OpenCV's fisheye); with k5 or k6 the lens is OpenCV's rational one.
+    # k4 alone is the fourth Brown coefficient (nerfstudio, OpenCV's fisheye); with k5 or k6 the lens is
+    # OpenCV's rational one.
     rational = lens == Lens.OPENCV and (k5 != 0 or k6 != 0)
-    coefficients = (k1, k2, p1, p2, k3) + ((k4, k5, k6) if rational else (0.0, 0.0, 0.0)) + (0.0,) * 4
+    coefficients: tuple[float, ...] = (
+        (k1, k2, p1, p2, k3) + ((k4, k5, k6) if rational else (0.0, 0.0, 0.0)) + (0.0,) * 4
+    )
     coefficients += (0.0 if rational else k4,)
     if lens == Lens.OPENCV and not any(coefficients):
         return Lens.PINHOLE, ()
@@ -193,7 +218,8 @@ def _read_scene(capture: Capture, file: Path, meta: dict[str, Any]) -> None:
     """What concerns the scene as a whole: box, earlier transforms, sparse points."""
     scale = meta.get("aabb_scale")
     if isinstance(scale, (int, float)) and scale > 0:
-        # instant-ngp places p * 0.33 + 0.5 (then cycles the axes) in a box of side aabb_scale around (0.5, 0.5, 0.5).
+        # instant-ngp places p * 0.33 + 0.5 (then cycles the axes) in a box of side aabb_scale around (0.5,
+        # 0.5, 0.5).
         ngp_scale = float(meta.get("scale", 0.33))
         centre = (0.5 - np.array(meta.get("offset", [0.5] * 3), dtype=np.float64)) / ngp_scale
         half = 0.5 * scale / ngp_scale

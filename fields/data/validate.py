@@ -1,4 +1,5 @@
-"""Checks that every reader's frames go through. `load_scene` stops at the first error; `check_scene` lists them all."""
+"""Checks that every reader's frames go through. `load_scene` stops at the first error; `check_scene` lists
+them all."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from fields.data.images import ImageHeader
 from fields.errors import DataError
 
 ROTATION_TOLERANCE = 5e-3
-"""Largest entry of R^T R - I. Poses written with four decimals reach 3e-4; a shear or scale worth rejecting, 1e-2."""
+"""Largest entry of R^T R - I. Poses written with four decimals reach 3e-4; a shear or scale worth
+rejecting, 1e-2."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,14 @@ def pose_problem(frame: Frame, file: str = "") -> Problem | None:
         return Problem(
             "error",
             f"{where}: the pose mirrors space (determinant {determinant:.3f}).",
-            "Flip one axis of its rotation: OpenGL camera axes (+X right, +Y up, -Z forward) are right-handed.",
+            "Flip one axis: OpenGL camera axes (+X right, +Y up, -Z forward) are right-handed.",
         )
     off = float(np.abs(rotation.T @ rotation - np.eye(3)).max())
     if off > ROTATION_TOLERANCE or np.abs(pose[3] - [0, 0, 0, 1]).max() > 1e-6:
         return Problem(
             "error",
             f"{where}: the pose is not rigid (rotation off by {off:.2g}, determinant {determinant:.3f}).",
-            "Its three axes must be perpendicular and of length 1, its last row 0 0 0 1. Is a scale mixed in?",
+            "Its axes must be perpendicular and of length 1, its last row 0 0 0 1. Is a scale mixed in?",
         )
     return None
 
@@ -79,11 +81,11 @@ def frame_problems(capture: Capture) -> list[Problem]:
                     "Put it there, or remove its frame from the scene.",
                 )
             )
-        if frame.mask is not None and not frame.mask.is_file():
+        if frame.mask is not None and not frame.mask.path.is_file():
             problems.append(
                 Problem(
                     "error",
-                    f"{frame.mask}: this mask does not exist{where}.",
+                    f"{frame.mask.path}: this mask does not exist{where}.",
                     "Put it there, or remove the mask's path.",
                 )
             )
@@ -105,9 +107,9 @@ def size_problems(frames: Sequence[Frame], headers: Sequence[ImageHeader]) -> li
                 problems.append(
                     Problem(
                         "error",
-                        f"{f.image} is {h.width} x {h.height} but {f0.image.name} is {h0.width} x {h0.height}, "
+                        f"{f.image} is {h.width} x {h.height}, {f0.image.name} {h0.width} x {h0.height}, "
                         "and the scene gives one lens for both.",
-                        'Give each frame its own "w", "h", "fl_x", "fl_y", "cx", "cy", or bring the images to one size.',
+                        'Give each frame its own "w", "h", "fl_x", "cx", "cy", or bring the images to one size.',
                     )
                 )
                 break
@@ -116,14 +118,15 @@ def size_problems(frames: Sequence[Frame], headers: Sequence[ImageHeader]) -> li
         if x.width and x.height and abs(h.width / x.width - h.height / x.height) > 0.01 * h.width / x.width:
             turned = (
                 " The image seems to be turned by 90 degrees."
-                if h.width > h.height and x.width < x.height or h.width < h.height and x.width > x.height
+                if (h.width > h.height and x.width < x.height) or (h.width < h.height and x.width > x.height)
                 else ""
             )
             problems.append(
                 Problem(
                     "error",
-                    f"{f.image} is {h.width} x {h.height}, but its intrinsics are for {x.width} x {x.height}.{turned}",
-                    "Use the images that the cameras were estimated from, or a reduced copy with the same proportions.",
+                    f"{f.image} is {h.width} x {h.height}, "
+                    f"but its intrinsics are for {x.width} x {x.height}.{turned}",
+                    "Use the images that the cameras were estimated from, or a reduced copy of them.",
                 )
             )
         if x.fx is None and x.fy is None and x.fov_x is None and x.fov_y is None:
