@@ -1,0 +1,105 @@
+"""Rendering any field: images, camera paths. The Python API re-exports these as ``fields.render`` and so on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from fields.data.cameras import Cameras
+
+_CHUNK = 16_384  # rays at once: enough to keep all threads busy, few enough to stay small in memory
+
+
+@dataclass
+class Rendering:
+    """What a field looks like along rays (N, …), or from a camera (H, W, …)."""
+
+    rgb: Tensor
+    """(…, 3) sRGB in [0, 1], composited on the background."""
+    depth: Tensor
+    """(…,) expected distance along the unit ray, weighted by (not divided by) opacity; scene units."""
+    opacity: Tensor
+    """(…,) in [0, 1]."""
+    normal: Tensor | None = None
+    """(…, 3) unit, in the world frame, for fields that have normals."""
+    samples: int = 0
+    """How many samples were evaluated."""
+
+
+class Field(Protocol):
+    """What the renderer, the viewer and the exports ask of a method's field (an nn.Module)."""
+
+    aabb: Tensor
+
+    def render_rays(self, origins: Tensor, directions: Tensor, background: Tensor | None = None) -> Rendering: ...
+
+    def constructor_arguments(self) -> dict: ...
+
+
+@torch.no_grad()
+def render(field: Field, camera: Cameras, index: int = 0, background: Tensor | None = None) -> Rendering:
+    """Renders one image.
+
+    Args:
+        field: any trained field.
+        camera: camera(s), of which `index` is used; full lens models are honoured.
+        background: (3,) sRGB; white by default.
+
+    Returns:
+        A Rendering of (H, W, …) tensors on the field's device.
+    """
+    device = field.aabb.device
+    origins, directions = (t.to(device) for t in camera.image_rays(index))
+    shape = directions.shape[:2]
+    rays = zip(origins.reshape(-1, 3).split(_CHUNK), directions.reshape(-1, 3).split(_CHUNK), strict=True)
+    parts = [field.render_rays(o, d, background) for o, d in rays]
+
+    def image(name: str) -> Tensor | None:
+        values = [getattr(p, name) for p in parts]
+        return None if values[0] is None else torch.cat(values).view(*shape, *values[0].shape[1:])
+
+    images = {f.name: image(f.name) for f in fields(Rendering) if f.name != "samples"}
+    images["rgb"] = images["rgb"].clamp(0, 1)  # type: ignore[union-attr]
+    return Rendering(**images, samples=sum(p.samples for p in parts))  # type: ignore[arg-type]
+
+
+def render_path(field: Field, cameras: Cameras | Iterable[Cameras]) -> Iterator[Rendering]:
+    """Renders one camera after the other."""
+    for camera in cameras if not isinstance(cameras, Cameras) else (cameras[i : i + 1] for i in range(len(cameras))):
+        yield render(field, camera)
+
+
+def orbit(
+    frames: int = 60,
+    *,
+    centre: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    radius: float = 4.0,
+    elevation: float = 30.0,
+    up: tuple[float, float, float] = (0.0, 0.0, 1.0),
+    fov: float = 40.0,
+    size: tuple[int, int] = (400, 400),
+) -> Cameras:
+    """Cameras on a circle around `centre`, looking at it.
+
+    Args:
+        frames: how many, evenly spaced over the whole turn.
+        radius: distance from `centre`, scene units.
+        elevation: degrees above the plane normal to `up`.
+        fov: horizontal field of view, degrees.
+        size: width and height, pixels.
+    """
+    axis = torch.nn.functional.normalize(torch.tensor(up, dtype=torch.float32), dim=0)
+    helper = torch.eye(3)[int(axis.abs().argmin())]
+    right = torch.nn.functional.normalize(torch.linalg.cross(axis, helper), dim=0)
+    forward = torch.linalg.cross(axis, right)
+    tilt = math.radians(elevation)
+    angles = (torch.arange(frames) * (2 * math.pi / frames))[:, None]
+    around = angles.cos() * right + angles.sin() * forward
+    target = torch.tensor(centre, dtype=torch.float32)
+    eyes = target + radius * (math.cos(tilt) * around + math.sin(tilt) * axis)
+    return Cameras.look_at(eyes, target, axis, fov_x=math.radians(fov), width=size[0], height=size[1])

@@ -1,0 +1,58 @@
+"""Drawing training rays: random pixels of all images at once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fields.data.images import ImageStore
+from fields.data.scene import Split
+
+
+class PixelSampler:
+    """Draws batches of rays with the colours of their pixels.
+
+    Nothing is precomputed per ray: a batch is one gather from the bytes of the images and one call of the exact
+    lens models, so 300 photographs need no more memory than their pixels.
+
+    Args:
+        split: images to learn from.
+        rows: rows of `split.images.data` to draw from; by default all that the masks allow.
+        generator: of random numbers; its state is all there is to save.
+    """
+
+    def __init__(self, split: Split, generator: torch.Generator, rows: Tensor | None = None) -> None:
+        self.split, self.generator = split, generator
+        if rows is None and split.images.masks is not None:
+            rows = split.images.masks.nonzero()[:, 0]
+        self.rows = rows
+
+    def draw(self, n: int, background: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """origins (n, 3), unit directions (n, 3) and sRGB colours (n, 3) over `background` (3,) or (n, 3)."""
+        store = self.split.images
+        total = store.data.shape[0] if self.rows is None else self.rows.shape[0]
+        flat = torch.randint(total, (n,), generator=self.generator, device=store.device)
+        if self.rows is not None:
+            flat = self.rows[flat]
+        index, x, y = store.locate(flat)
+        origins, directions = self.split.cameras.rays(index, torch.stack([x, y], dim=-1) + 0.5)
+        return origins, directions, composite(store.data[flat], background)
+
+
+def composite(pixels: Tensor, background: Tensor) -> Tensor:
+    """uint8 (…, 3 or 4) with straight alpha to sRGB (…, 3) in [0, 1] over `background`."""
+    colour = pixels[..., :3].float() / 255
+    if pixels.shape[-1] == 3:
+        return colour
+    alpha = pixels[..., 3:].float() / 255
+    return colour * alpha + (1 - alpha) * background
+
+
+def rows_near_silhouettes(store: ImageStore, radius: int) -> Tensor:
+    """Rows of the pixels within `radius` pixels of anything not fully transparent."""
+    found = []
+    for i in range(len(store)):
+        solid = (store.image(i)[..., 3] > 0)[None, None].float()
+        near = torch.nn.functional.max_pool2d(solid, 2 * radius + 1, 1, radius)[0, 0] > 0
+        found.append(store.offsets[i] + near.flatten().nonzero()[:, 0])
+    return torch.cat(found)
