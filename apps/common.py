@@ -1,0 +1,87 @@
+"""What several commands share: parsing, devices, the progress bar."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import TypeVar
+
+from fields.errors import DeviceError
+
+T = TypeVar("T")
+
+
+def parse(arguments: Sequence[str], into: type[T], prog: str, description: str, default: T | None = None) -> T:
+    """Arguments to a dataclass; a wrong one ends the program with exit code 2, `--help` with 0."""
+    import tyro
+
+    extra = {} if default is None else {"default": default}
+    return tyro.cli(into, args=list(arguments), prog=prog, description=description, **extra)
+
+
+def choose_device(name: str):
+    """ "auto" is a GPU if there is one. Raises DeviceError for a device this machine does not have."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise DeviceError(f"There is no device {name!r}. Use auto, cpu or cuda.") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("--device cuda: torch sees no NVIDIA GPU here. Use --device cpu, or see `fields doctor`.")
+    return device
+
+
+def demo_scene() -> Path:
+    """The embedded scene."""
+    with as_file(files("fields") / "assets" / "demo") as folder:
+        return folder
+
+
+class Progress:
+    """A bar with the metric, the memory and the time left; plain lines where the output is not a terminal."""
+
+    def __init__(self, title: str) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        self.console = Console(stderr=True)
+        columns = [TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
+                   TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()]  # fmt: skip
+        self.bar = Bar(*columns, console=self.console, transient=False)
+        self.title, self.task, self.psnr, self.last_line = title, None, None, 0
+
+    def __enter__(self) -> Progress:
+        if self.console.is_terminal:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def step(self, i: int, total: int, numbers: dict[str, float] | None = None) -> None:
+        from fields.training.trainer import peak_memory
+
+        if numbers and (value := numbers.get("psnr")) is not None:
+            self.psnr = value if self.psnr is None else 0.97 * self.psnr + 0.03 * value
+        note = "" if self.psnr is None else f"PSNR {self.psnr:5.2f} dB"
+        if self.console.is_terminal:
+            if self.task is None:
+                self.task = self.bar.add_task(self.title, total=total, note="")
+            if i % 10 == 0 or i == total:
+                import torch
+
+                memory = peak_memory(torch.device("cuda" if torch.cuda.is_initialized() else "cpu")) / 2**30
+                note = f"{note}  {memory:.1f} GiB"
+            self.bar.update(self.task, completed=i, total=total, **({"note": note} if i % 10 == 0 or i == total else {}))
+        elif i * 10 // total > self.last_line:
+            self.last_line = i * 10 // total
+            print(f"{self.title}: {i}/{total}  {note}", file=sys.stderr, flush=True)
+
+    def say(self, line: str) -> None:
+        self.console.print(line, style="dim")

@@ -1,0 +1,114 @@
+"""``fields train METHOD``: pictures in, a trained field out."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import dataclass, field, make_dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from fields.apps.common import Progress, choose_device, demo_scene, parse
+from fields.errors import ConfigError
+from fields.methods import Method, method, methods
+
+
+@dataclass
+class Options:
+    data: Path | None = None
+    """Scene folder; its format is found by looking. Without it: the embedded demo."""
+    out: Path | None = None
+    """Run folder. Default: runs/METHOD-SCENE."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    config: str = "auto"
+    """Preset (paper, fast, …) or TOML file. auto: fast on a CPU where the method has it, paper on a GPU."""
+    iterations: int | None = None
+    """Length of training; all milestones of the preset move in proportion."""
+    seed: int = 0
+    """Of all random numbers."""
+    downscale: int = 1
+    """Reduce the images by this factor before training."""
+    format: Literal["auto", "blender", "transforms", "colmap", "nsvf", "llff", "dtu"] = "auto"
+    """Scene format."""
+    resume: bool = False
+    """Go on from the last checkpoint in the run folder."""
+
+
+def main(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: fields train METHOD [options]\n\nMethods:")
+        for name, one in methods().items():
+            print(f"  {name:<12}  {one.summary}")
+        print("\nfields train METHOD --help lists its options.")
+        return 0 if arguments else 2
+    chosen, rest = method(arguments[0]), arguments[1:]
+    prog = f"fields train {chosen.name}"
+    if {"-h", "--help"} & set(rest):
+        parse(rest, _with_settings(chosen, chosen.config()), prog, chosen.summary)
+        return 0
+
+    # First the options that decide which settings the others override.
+    options = _peek(rest)
+    device = choose_device(options.device)
+
+    from fields.data import load_scene
+
+    path = options.data or demo_scene()
+    with Progress("Reading images") as progress:
+        scene = load_scene(path, format=options.format, downscale=options.downscale)
+        for note in scene.notes:
+            progress.say(note)
+    settings = chosen.configure(_preset(chosen, options.config, device.type), real=scene.real)
+    options = parse(rest, _with_settings(chosen, settings), prog, chosen.summary)
+    settings = options.settings
+    if options.iterations is not None:
+        if options.iterations < 1:
+            raise ConfigError(f"--iterations is {options.iterations}; it must be at least 1.")
+        settings = settings.scaled(options.iterations)
+    return train(chosen, settings, scene.to(device), options, arguments)
+
+
+def train(chosen: Method, settings, scene, options: Options, arguments: list[str]) -> int:
+    from fields.core import _backend
+    from fields.training.trainer import Interrupted, run
+
+    out = options.out or Path("runs") / f"{chosen.name}-{scene.name}"
+    with Progress(chosen.name) as progress:
+        progress.say(f"{scene.format} scene {scene.path}: {len(scene.train)} train and {len(scene.test)} test images")
+        progress.say(f"backend {_backend.backend_name(scene.aabb.device)}, run folder {out}")
+        try:
+            result = run(chosen, settings, scene, out, seed=options.seed, resume=options.resume, watcher=progress)
+        except Interrupted as stop:
+            progress.say(str(stop))
+            print(f"fields train {shlex.join(a for a in arguments if a != '--resume')} --resume", file=sys.stderr)
+            return 130
+    figures = "  ".join(f"{name.upper()} {value:.4g}" for name, value in result.results.items() if value is not None)
+    print(f"{figures}   (test images in {out / 'renders'}, figures in {out / 'metrics.json'})")
+    print(f"Next: fields render {shlex.quote(str(out))}")
+    return 0
+
+
+def _preset(chosen: Method, asked: str, device: str) -> str:
+    if asked != "auto":
+        return asked
+    return "fast" if device == "cpu" and "fast" in chosen.presets() else "paper"
+
+
+def _with_settings(chosen: Method, settings) -> type:
+    """The options of the command followed by the settings of the method, as one flat list of flags."""
+    import tyro
+
+    flat = Annotated[chosen.config, tyro.conf.arg(name="")]  # type: ignore[name-defined]
+    return make_dataclass("TrainOptions", [("settings", flat, field(default=settings))], bases=(Options,))
+
+
+def _peek(arguments: list[str]) -> Options:
+    """The command's own options, whatever else is on the line."""
+    import argparse
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, prog="fields train")
+    for name, kind in (("data", Path), ("device", str), ("config", str), ("downscale", int), ("format", str)):
+        parser.add_argument(f"--{name}", type=kind, default=getattr(Options, name))
+    known, _ = parser.parse_known_args(arguments)
+    return Options(**vars(known))

@@ -1,0 +1,47 @@
+"""Tensorial neural fields and 3D vision on one shared core, on CPUs and NVIDIA GPUs.
+
+    import fields
+    field = fields.load("runs/lego")
+    image = fields.render(field, camera)                    # .rgb (H, W, 3) .depth .opacity
+    frames = fields.render_path(field, fields.orbit(60))
+
+Importing this package imports neither torch nor any kernel; the names below do so when first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fields.api import train as train
+    from fields.data import Cameras as Cameras
+    from fields.data import load_scene as load_scene
+    from fields.io.run import load as load
+    from fields.rendering import Rendering as Rendering
+    from fields.rendering import orbit as orbit
+    from fields.rendering import render as render
+    from fields.rendering import render_path as render_path
+
+_HOME = {
+    "load": "fields.io.run",
+    "train": "fields.api",
+    "render": "fields.rendering",
+    "render_path": "fields.rendering",
+    "orbit": "fields.rendering",
+    "Rendering": "fields.rendering",
+    "Cameras": "fields.data",
+    "load_scene": "fields.data",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        from importlib import import_module
+
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'fields' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

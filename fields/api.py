@@ -1,0 +1,59 @@
+"""`fields.train`: what ``fields train`` does, as a function."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from fields.data import load_scene
+from fields.data.scene import Scene
+from fields.io.run import load
+from fields.methods import from_dict, method
+from fields.training.trainer import run
+
+
+class Silent:
+    """Watches a training without a word."""
+
+    def step(self, i: int, total: int, numbers: dict[str, float]) -> None:
+        pass
+
+    def say(self, line: str) -> None:
+        pass
+
+
+def train(
+    name: str,
+    data: str | Path | Scene,
+    out: str | Path,
+    *,
+    config: str | Path = "fast",
+    device: str = "cpu",
+    iterations: int | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    **overrides: Any,
+):
+    """Trains a field and returns it; the run folder `out` is what the command would have written.
+
+    Args:
+        name: method, such as "tensorf-vm".
+        data: scene folder of any known format, or a loaded Scene.
+        out: run folder.
+        config: preset or TOML file.
+        iterations: length; milestones of the preset move in proportion.
+        overrides: settings by name, such as ``density_rank=16``.
+
+    Raises:
+        DataError, ConfigError, CheckpointError: see the commands.
+    """
+
+    chosen = method(name)
+    scene = data if isinstance(data, Scene) else load_scene(data)
+    settings = chosen.configure(config, real=scene.real)
+    settings = from_dict(chosen.config, dataclasses.asdict(settings) | overrides, "overrides")
+    if iterations is not None:
+        settings = settings.scaled(iterations)
+    run(chosen, settings, scene.to(device), Path(out), seed=seed, resume=resume, watcher=Silent())
+    return load(out, device)

@@ -1,0 +1,1 @@
+"""Reading and writing: run folders, images, videos. Every write is atomic."""

@@ -1,0 +1,71 @@
+"""Images and videos as people look at them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import torch
+from torch import Tensor
+
+from fields.io.atomic import write_atomically
+
+
+def to_bytes(image: Tensor) -> np.ndarray:
+    """(H, W, 3) in [0, 1] to uint8, rounded."""
+    return (image.detach().clamp(0, 1) * 255 + 0.5).to(torch.uint8).cpu().numpy()
+
+
+def write_image(path: Path, image: Tensor) -> None:
+    """PNG of an sRGB image (H, W, 3) in [0, 1]."""
+    write_atomically(path, lambda file: iio.imwrite(file, to_bytes(image)))
+
+
+def colour_map(values: Tensor, low: float, high: float, name: str = "turbo") -> Tensor:
+    """(H, W) to colours (H, W, 3); `low` is the first colour of the map and `high` the last."""
+    from matplotlib import colormaps
+
+    scaled = ((values - low) / max(high - low, 1e-12)).clamp(0, 1)
+    return torch.from_numpy(colormaps[name](scaled.detach().cpu().numpy())[..., :3]).float()
+
+
+def colour_depth(depth: Tensor, opacity: Tensor, low: float, high: float) -> Tensor:
+    """Expected distance, near bright and far dark, faded to white where nothing was hit."""
+    distance = depth / opacity.clamp(min=1e-6)
+    colours = colour_map(-distance, -high, -low, "magma").to(depth.device)
+    return colours * opacity[..., None] + 1 - opacity[..., None]
+
+
+def side_by_side(*images: Tensor, gap: int = 4) -> Tensor:
+    """Images (H, W, 3) of one height in a row on white."""
+    white = torch.ones(images[0].shape[0], gap, 3)
+    row = [part for image in images for part in (image.cpu(), white)]
+    return torch.cat(row[:-1], dim=1)
+
+
+@contextmanager
+def video_writer(path: Path, fps: int = 30) -> Iterator:
+    """Gives a function that appends (H, W, 3) frames in [0, 1] to an MP4 (H.264, plays everywhere)."""
+    import imageio.v2
+
+    def even(frame: np.ndarray) -> np.ndarray:  # the codec wants even sides
+        h, w = frame.shape[:2]
+        return np.pad(frame, ((0, h % 2), (0, w % 2), (0, 0)), mode="edge")
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.writing.mp4")
+    try:
+        with imageio.v2.get_writer(temporary, fps=fps, codec="libx264", quality=8, macro_block_size=1) as writer:
+            yield lambda frame: writer.append_data(even(to_bytes(frame)))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_video(path: Path, frames: Iterable[Tensor], fps: int = 30) -> None:
+    with video_writer(path, fps) as append:
+        for frame in frames:
+            append(frame)

@@ -1,0 +1,64 @@
+"""The run folder: plain data and relative paths, so that it can be moved, mailed and archived.
+
+    config.json         schema version, method, settings, constructor arguments of the field
+    model.safetensors   its tensors
+    metrics.json        what `fields train` and `fields eval` measured
+    events…             TensorBoard
+    renders/            images and videos
+    checkpoints/        what `--resume` needs
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fields.errors import CheckpointError
+from fields.io.atomic import read_json, read_tensors, write_json, write_tensors
+from fields.methods import method
+
+SCHEMA = 1
+
+
+def save_field(folder: Path, field: torch.nn.Module, name: str, settings: dict, scene: dict) -> None:
+    """Writes model.safetensors, then config.json: a folder with a config has a whole model."""
+    arguments = field.constructor_arguments()
+    write_tensors(folder / "model.safetensors", field.state_dict(), {"schema": SCHEMA, "method": name})
+    config = {"schema": SCHEMA, "method": name, "settings": settings, "field": arguments, "scene": scene}
+    write_json(folder / "config.json", config)
+
+
+def load_config(folder: str | Path) -> dict[str, Any]:
+    """config.json of a run folder, checked for being one."""
+    folder = Path(folder)
+    config = read_json(folder / "config.json")
+    if not isinstance(config, dict) or not {"schema", "method", "field"} <= config.keys():
+        raise CheckpointError(f"{folder / 'config.json'}: not the config of a run. Give a folder that `fields train` wrote.")
+    if config["schema"] != SCHEMA:
+        raise CheckpointError(
+            f"{folder / 'config.json'}: written in schema {config['schema']}, this version reads {SCHEMA}. "
+            "Install the version of fields that trained it."
+        )
+    return config
+
+
+def load(folder: str | Path, device: str | torch.device = "cpu") -> torch.nn.Module:
+    """A trained field from its run folder, in evaluation mode. Runs no code from the files.
+
+    Raises:
+        CheckpointError: a folder that is not a run, or a model that is damaged or does not fit its config.
+    """
+    folder = Path(folder)
+    config = load_config(folder)
+    tensors, _ = read_tensors(folder / "model.safetensors")
+    try:
+        field = method(config["method"]).load_field()(**config["field"])
+        field.load_state_dict(tensors)
+    except (TypeError, RuntimeError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(
+            f"{folder}: model.safetensors does not fit config.json ({reason}). Restore the folder from a copy."
+        ) from None
+    return field.to(device).eval().requires_grad_(False)

@@ -1,0 +1,24 @@
+"""Image metrics as the field reports them: on clamped sRGB in [0, 1], averaged over images."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def psnr(image: Tensor, truth: Tensor, mask: Tensor | None = None) -> float:
+    """Peak signal-to-noise ratio in dB of (H, W, 3) images; over the True pixels of `mask` (H, W) if given."""
+    error = (image.clamp(0, 1) - truth).square()
+    mse = float(error.mean() if mask is None else error[mask].mean())
+    return float("inf") if mse == 0 else float(-10 * torch.log10(torch.tensor(mse, dtype=torch.float64)))
+
+
+def ssim(image: Tensor, truth: Tensor) -> float:
+    """Structural similarity of (H, W, 3) images: Gaussian window of 11 pixels and σ = 1.5, borders left out.
+
+    Reference: Wang, Bovik, Sheikh, Simoncelli: Image quality assessment, 2004; the convention of NeRF.
+    """
+    from kornia.metrics import ssim as kornia_ssim
+
+    batches = (x.clamp(0, 1).permute(2, 0, 1)[None] for x in (image, truth))
+    return float(kornia_ssim(*batches, window_size=11, padding="valid").mean())
