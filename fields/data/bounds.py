@@ -161,9 +161,7 @@ def _nearest_points(cameras: Cameras, points: Tensor) -> float:
     depths = []
     for i in range(0, len(cameras), max(1, len(cameras) // 50)):
         xy, depth = cameras.project(torch.full((len(keep),), i), keep)
-        inside = (
-            (depth > 0) & (xy >= 0).all(-1) & (xy[:, 0] < cameras.width[i]) & (xy[:, 1] < cameras.height[i])
-        )
+        inside = (depth > 0) & _in_picture(cameras, i, xy)
         depths.append((keep[inside] - cameras.centres[i]).norm(dim=-1))
     depth = torch.cat(depths)
     return float(depth.quantile(0.01)) if 0 < len(depth) < 10_000_000 else 0.0
@@ -178,37 +176,40 @@ def _overlap_starts(cameras: Cameras, far: float) -> float:
     flat, seen = probes.reshape(-1, 3), torch.zeros(probes.shape[0] * probes.shape[1])
     for i in some.tolist():
         xy, depth = cameras.project(torch.full((len(flat),), i), flat)
-        inside = (
-            (depth > 0) & (xy >= 0).all(-1) & (xy[:, 0] < cameras.width[i]) & (xy[:, 1] < cameras.height[i])
-        )
+        inside = (depth > 0) & _in_picture(cameras, i, xy)
         seen += inside.float()
     enough = (seen.view(len(some), -1) >= max(3, 0.1 * len(some))).float()
     first = torch.where(enough.any(-1), t[enough.argmax(-1)], torch.tensor(0.0))
     return float(first.quantile(0.3))
 
 
+def _in_picture(cameras: Cameras, i: int, xy: Tensor) -> Tensor:
+    return (xy >= 0).all(-1) & (xy[:, 0] < cameras.width[i]) & (xy[:, 1] < cameras.height[i])
+
+
 def hull_box(
     cameras: Cameras, images: ImageStore, centre: Tensor, half: float, resolution: int = 48
 ) -> Tensor | None:
-    """(2, 3) box of the points that every view's alpha allows, or None if nothing is left.
-
-    Alpha is widened by half a cell so that a thin part between two probes still counts."""
+    """(2, 3) box of the points that every view's alpha allows, or None if nothing is left."""
     some = torch.linspace(0, len(cameras) - 1, min(len(cameras), 40)).round().long()
     axis = (torch.arange(resolution) + 0.5) / resolution * 2 - 1
     grid = torch.cartesian_prod(axis, axis, axis) * half + centre.float()
     against, seen = torch.zeros(len(grid)), torch.zeros(len(grid))
     cell = 2 * half / resolution
     for i in some.tolist():
-        alpha = (images.image(i)[:, :, 3] > 12).float()
-        pixels = float(cameras.fx[i]) * cell / max(float((cameras.centres[i] - centre).norm()), 1e-6)
-        k = int(pixels) // 2 * 2 + 1
-        alpha = F.max_pool2d(alpha[None, None], k, stride=1, padding=k // 2)[0, 0]
+        # Widened by a cell, so that a thin part between two probes still counts; on a small copy, as that
+        # is quick.
+        opaque = (images.image(i)[:, :, 3] > 12).float()[None, None]
+        k = max(1, max(opaque.shape) // 160)
+        small = F.max_pool2d(opaque, k, ceil_mode=True)
+        pixels = float(cameras.fx[i]) * cell / max(float((cameras.centres[i] - centre).norm()), 1e-6) / k
+        r = max(1, round(0.5 * pixels))
+        allowed = F.max_pool2d(small, 2 * r + 1, stride=1, padding=r)[0, 0] > 0
         xy, depth = cameras.project(torch.full((len(grid),), i), grid)
-        h, w = alpha.shape
-        inside = (depth > 0) & (xy >= 0).all(-1) & (xy[:, 0] < w) & (xy[:, 1] < h)
-        x, y = (torch.where(inside, xy[:, a], 0.0).long() for a in (0, 1))
+        inside = (depth > 0) & _in_picture(cameras, i, xy)
+        x, y = (torch.where(inside, xy[:, a] / k, 0.0).long() for a in (0, 1))
         seen += inside
-        against += inside & (alpha[y, x] == 0)
+        against += inside & ~allowed[y, x]
     # A few wrong masks must not carve the object away; a corner that few cameras see is no evidence of an
     # object.
     kept = grid[(against <= 0.03 * len(some)) & (seen >= 0.5 * len(some))]
