@@ -1,0 +1,62 @@
+"""``fields bench core``: times the core against plain PyTorch on this machine."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from fields.apps.common import demo_scene, parse
+
+
+@dataclass
+class Options:
+    json: Path | None = None
+    """Write the rows to this file, and a plot beside it."""
+    rounds: int = 5
+    """Timed repetitions; the median counts."""
+    threads: int | None = None
+    """Threads of torch and of the kernels; default all."""
+    only: Literal["all", "sampling", "march", "iteration", "threads"] = "all"
+    """One part only."""
+    scene: Path | None = None
+    """Scene of the training iteration. Default: lego in $FIELDS_DATA, else the embedded demo."""
+
+
+def main(arguments: list[str]) -> int:
+    if arguments and arguments[0] == "core":
+        arguments = arguments[1:]
+    options = parse(arguments, Options, "fields bench core", "Times the core against plain PyTorch, ratios in one run.")
+
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+
+    from fields.benchmarks import core
+    from fields.core import _backend
+    from fields.io.atomic import write_json
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    _backend.keep_freed_memory()
+    torch.manual_seed(0)
+    lego = Path(os.environ.get("FIELDS_DATA", ""), "scenes", "lego")
+    scene = options.scene or (lego if lego.is_dir() and "FIELDS_DATA" in os.environ else demo_scene())
+    parts = {
+        "sampling": lambda: core.vm_density(options.rounds),
+        "march": lambda: [core.march_composite(options.rounds)],
+        "iteration": lambda: [core.training_iteration(options.rounds, str(scene))],
+        "threads": lambda: core.thread_scaling(options.rounds),
+    }
+    rows = [row for name, part in parts.items() if options.only in ("all", name) for row in part()]
+    table = Table("", "ratio", "ours", "reference", "", title=f"{_backend.backend_name()}, {torch.get_num_threads()} threads")
+    for row in rows:
+        table.add_row(row.name, f"{row.ratio:.1f}×", f"{row.ours_seconds * 1e3:.1f} ms", f"{row.reference_seconds * 1e3:.1f} ms", row.note)
+    Console().print(table)
+    if options.json:
+        machine = {"backend": _backend.backend_name(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+        write_json(options.json, {"machine": machine, "rows": [row.as_json() for row in rows]})
+        core.plot(rows, str(options.json.with_suffix(".png")))
+        print(f"Figures in {options.json}, plot in {options.json.with_suffix('.png')}")
+    return 0

@@ -1,0 +1,1 @@
+"""What produced the figures of the README and of docs/results.md."""
