@@ -110,7 +110,7 @@ def _find_box(
         [lo - 0.1 * reach, hi + 0.1 * reach, lo + ahead - 0.5 * reach, hi + ahead + 0.5 * reach]
     )
     return torch.stack([corners.min(0).values, corners.max(0).values]), (
-        "box: in front of the cameras, four times as deep as they are apart; their axes do not meet, so check it"
+        "box: in front of the cameras, four times as deep as they are apart (their axes do not meet)"
     )
 
 

@@ -136,8 +136,8 @@ def _describe_files(report: Report, capture: Capture, facts: Sequence[ImageFacts
         report.problems.append(
             Problem(
                 "warning",
-                f"{len(turned)} images ask viewers to turn them (EXIF orientation), first {turned[0]}; the tag is ignored.",
-                "Nothing, if the poses were estimated from the stored pixels (COLMAP). Else turn the images and drop the tag.",
+                f"{len(turned)} images ask to be turned (EXIF), first {turned[0]}; the tag is ignored.",
+                "Fine with poses from COLMAP, which ignores it too. Else turn the images and drop it.",
             )
         )
 

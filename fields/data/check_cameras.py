@@ -53,7 +53,7 @@ def camera_findings(scene: Scene) -> tuple[list[tuple[str, str]], list[Problem]]
             )
     else:
         sentences.append(
-            ("coverage", "the cameras do not look at a common point (forward-facing or inside-out capture)")
+            ("coverage", "the cameras do not look at a common point (forward-facing or inside-out)")
         )
     problems += _box_problems(scene) + _strays(scene)
     return sentences, problems
@@ -89,6 +89,11 @@ def _focal(c: Cameras) -> str:
     )
 
 
+def _which(scene: Scene, bad: Tensor) -> str:
+    first, n = scene.train.names[int(bad.nonzero()[0])], int(bad.sum())
+    return first if n == 1 else f"{first} and {n - 1} more"
+
+
 def _lens_problems(scene: Scene) -> list[Problem]:
     problems = []
     c = scene.train.cameras
@@ -97,21 +102,19 @@ def _lens_problems(scene: Scene) -> list[Problem]:
     fov = torch.rad2deg(2 * torch.atan(0.5 * c.width / c.fx))
     odd = perspective & ((fov < 5) | (fov > 140))
     if odd.any():
-        i = int(odd.nonzero()[0])
         problems.append(
             Problem(
                 "warning",
-                f"{scene.train.names[i]}: a field of view of {float(fov[i]):.0f} degrees ({int(odd.sum())} images).",
+                f"{_which(scene, odd)}: a field of view of {float(fov[odd][0]):.0f} degrees.",
                 "Is the focal length in pixels of this very image size, and the angle in radians?",
             )
         )
     off = ((c.cx / c.width - 0.5).abs() > 0.2) | ((c.cy / c.height - 0.5).abs() > 0.2)
     if off.any():
-        i = int(off.nonzero()[0])
         problems.append(
             Problem(
                 "warning",
-                f"{scene.train.names[i]}: the principal point is far from the middle ({int(off.sum())} images).",
+                f"{_which(scene, off)}: the principal point is far from the middle.",
                 "Check cx and cy; for cropped images this can be right.",
             )
         )
@@ -122,12 +125,11 @@ def _lens_problems(scene: Scene) -> list[Problem]:
     back, _ = c.project(index, o + d * scene.far)
     folded = ~((back - xy).norm(dim=-1) < 0.5).view(n, 4).all(-1) & (c.model != Lens.EQUIRECTANGULAR)
     if folded.any():
-        i = int(folded.nonzero()[0])
         problems.append(
             Problem(
                 "warning",
-                f"{scene.train.names[i]}: the lens distortion folds over inside the picture ({int(folded.sum())} images).",
-                "Its corners will be wrong. Calibrate again with fewer coefficients, or crop or mask the corners.",
+                f"{_which(scene, folded)}: the lens distortion folds over in the picture.",
+                "Calibrate again with fewer coefficients, or crop or mask the corners.",
             )
         )
     return problems
@@ -135,12 +137,10 @@ def _lens_problems(scene: Scene) -> list[Problem]:
 
 def _box_problems(scene: Scene) -> list[Problem]:
     c = scene.train.cameras
-    inside = torch.ones(len(c), dtype=torch.bool)
-    t_in, t_out = torch.zeros(len(c)), torch.full((len(c),), math.inf)
     d = torch.where(c.forward.abs() < 1e-9, torch.full_like(c.forward, 1e-9), c.forward)
     a, b = (scene.aabb[0] - c.centres) / d, (scene.aabb[1] - c.centres) / d
     t_in, t_out = torch.minimum(a, b).amax(-1), torch.maximum(a, b).amin(-1)
-    misses = (t_out < t_in.clamp_min(0)) & inside
+    misses = t_out < t_in.clamp_min(0)
     problems = []
     if bool(misses.any()) and not bool((c.model == Lens.EQUIRECTANGULAR).any()):
         names = [scene.train.names[int(i)] for i in misses.nonzero()[:5]]

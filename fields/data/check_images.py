@@ -153,7 +153,7 @@ def _duplicates(facts: Sequence[ImageFacts]) -> list[Problem]:
     i, j = (moved or pairs)[0]
     names = f"{facts[i].frame.name} and {facts[j].frame.name}"
     if moved:
-        what = f"{names} show the same picture from different poses ({len(moved)} such pairs): one pose is wrong."
+        what = f"{names} show the same picture from different poses ({len(moved)} pairs): one is wrong."
         return [
             Problem(
                 "warning", what, "Remove one of each pair, and estimate the poses again if there are many."

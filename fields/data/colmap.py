@@ -120,7 +120,7 @@ def intrinsics_of(camera: CameraRecord, folder: Path) -> Intrinsics:
     expected = 0 if layout is None else (3 if layout.one_focal else 4) + len(layout.columns)
     if layout is None or len(camera.params) != expected:
         raise DataError(
-            f"{folder / 'cameras'}: camera {camera.id} has model {camera.model}, {len(camera.params)} parameters.\n"
+            f"{folder / 'cameras'}: camera {camera.id} is {camera.model} with {len(camera.params)} numbers.\n"
             f"Undistort the images with COLMAP's image_undistorter, or use one of {', '.join(LAYOUTS)}."
         )
     p = camera.params

@@ -52,19 +52,19 @@ def read(path: Path) -> Capture:
         # Reduced copies keep the matrices of the original: the principal point, near the middle, tells its
         # size.
         factor = max(round(2 * k[0, 2] / header.width), 1)
+        w, h = header.width * factor, header.height * factor
+        # IDR's matrices count pixels from the centre of the first one.
+        intrinsics = Intrinsics(k[0, 0], k[1, 1], k[0, 2] + 0.5, k[1, 2] + 0.5, w, h)
         capture.frames.append(
             Frame(
                 name=image.name,
                 image=image,
                 pose=pose @ OPENGL_FROM_OPENCV,
-                intrinsics=Intrinsics(
-                    # IDR's matrices count pixels from the centre of the first one.
-                    k[0, 0], k[1, 1], k[0, 2] + 0.5, k[1, 2] + 0.5, header.width * factor, header.height * factor
-                ),
+                intrinsics=intrinsics,
                 mask=Mask(masks[i]) if masks else None,
                 where=f"{file.name}: world_mat_{i}",
             )
-        )  # fmt: skip
+        )
         if factor > 1 and i == 0:
             capture.notes.append(f"images are 1/{factor} of the size that {file.name} is for")
     capture.aabb = np.array([[-1.0] * 3, [1.0] * 3])

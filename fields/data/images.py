@@ -115,7 +115,10 @@ def read_header(path: Path) -> ImageHeader:
     try:
         with Image.open(path) as image:
             alpha = image.mode in _ALPHA_MODES or "transparency" in image.info
-            rotated = image.getexif().get(_EXIF_ORIENTATION, 1) not in (0, 1)
+            # Pillow decodes a whole PNG to look for a late EXIF chunk; only an early one is worth knowing
+            # about.
+            exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
+            rotated = exif.get(_EXIF_ORIENTATION, 1) not in (0, 1)
             return ImageHeader(*image.size, alpha, rotated)
     except FileNotFoundError:
         raise DataError(

@@ -109,7 +109,7 @@ def size_problems(frames: Sequence[Frame], headers: Sequence[ImageHeader]) -> li
                         "error",
                         f"{f.image} is {h.width} x {h.height}, {f0.image.name} {h0.width} x {h0.height}, "
                         "and the scene gives one lens for both.",
-                        'Give each frame its own "w", "h", "fl_x", "cx", "cy", or bring the images to one size.',
+                        'Give each frame its own "w", "h", "fl_x", "cx" and "cy", or bring them to one size.',
                     )
                 )
                 break
