@@ -59,17 +59,25 @@ def make_cameras(frames: Sequence[Frame], headers: Sequence[ImageHeader]) -> Cam
     )  # fmt: skip
 
 
-def load_split(capture: Capture, frames: Sequence[Frame], downscale: int) -> Split:
+def load_splits(capture: Capture, chosen: dict[str, list[Frame]], downscale: int) -> dict[str, Split]:
+    """Decode the chosen frames. Sizes are compared across splits, for one lens may have to serve them all."""
+    frames = [f for some in chosen.values() for f in some]
     reduced = _reduced_copies(frames, capture.image_folder, downscale)
     if reduced is not None:
         frames, downscale = reduced, 1
     headers = headers_of(frames)
     validate.raise_first(validate.size_problems(frames, headers))
-    images = load_images(
-        [f.image for f in frames], headers, downscale=downscale,
-        masks=[f.mask for f in frames], masks_are_alpha=capture.masks_are_alpha,
-    )  # fmt: skip
-    return Split(make_cameras(frames, headers).downscaled(downscale), images, [f.name for f in frames])
+    splits, start = {}, 0
+    for name, some in chosen.items():
+        part = slice(start, start + len(some))
+        start = part.stop
+        images = load_images(
+            [f.image for f in frames[part]], headers[part], downscale=downscale,
+            masks=[f.mask for f in frames[part]], masks_are_alpha=capture.masks_are_alpha,
+        )  # fmt: skip
+        cameras = make_cameras(frames[part], headers[part]).downscaled(downscale)
+        splits[name] = Split(cameras, images, [f.name for f in frames[part]])
+    return splits
 
 
 def assemble(
@@ -94,10 +102,8 @@ def assemble(
     if capture.free_gauge:
         gauge.normalise(capture)
     chosen = {"train": train, "test": test}
-    loaded = {
-        name: load_split(capture, _thin(frames, max_images) if name in splits else [], int(downscale))
-        for name, frames in chosen.items()
-    }
+    wanted = {k: _thin(frames, max_images) if k in splits else [] for k, frames in chosen.items()}
+    loaded = load_splits(capture, wanted, int(downscale))
     main = loaded["train"] if len(loaded["train"]) else loaded["test"]
     if not len(main):
         raise DataError(
@@ -145,11 +151,19 @@ def _reduced_copies(frames: Sequence[Frame], folder: Path | None, downscale: int
     """The frames with their images from `images_4` or the like, if all of them are there."""
     if folder is None or downscale == 1:
         return None
+    if any(
+        f.intrinsics.depends_on_image_size for f in frames
+    ):  # the full image's size is what gives them meaning
+        return None
     smaller = folder.with_name(f"{folder.name}_{downscale}")
     if not smaller.is_dir():
         return None
-    there = {p.stem: p for p in smaller.rglob("*") if p.is_file()}
-    found = [there.get(f.image.stem) for f in frames]
+    # Matched by path without extension: reduced copies of a JPEG are often PNG.
+    there = {p.relative_to(smaller).with_suffix(""): p for p in smaller.rglob("*") if p.is_file()}
+    try:
+        found = [there.get(f.image.relative_to(folder).with_suffix("")) for f in frames]
+    except ValueError:  # an image from elsewhere
+        return None
     return [replace(f, image=p) for f, p in zip(frames, found, strict=True) if p] if all(found) else None
 
 

@@ -35,9 +35,8 @@ def focus(cameras: Cameras) -> tuple[Tensor, float, bool]:
     """The point closest to all viewing axes (3,) float64, the median camera distance to it, and whether it
     is meaningful: most cameras have it in front of them and their axes are not all parallel."""
     o, d = cameras.centres.double().cpu(), cameras.forward.double().cpu()
-    across = (
-        torch.eye(3, dtype=torch.float64) - d[:, :, None] * d[:, None, :]
-    )  # projects onto the plane normal to d
+    # I - d d^T projects onto the plane normal to d.
+    across = torch.eye(3, dtype=torch.float64) - d[:, :, None] * d[:, None, :]
     # A weak pull towards the mean centre keeps parallel axes solvable.
     a = across.mean(0) + 1e-6 * torch.eye(3, dtype=torch.float64)
     b = (across @ o[:, :, None]).mean(0)[:, 0] + 1e-6 * o.mean(0)
@@ -93,16 +92,14 @@ def _find_box(
         )
     if depth_ranges is not None:
         p = frustum_points(cameras, depth_ranges).double()
-        return torch.stack(
-            [p.min(0).values, p.max(0).values]
-        ), "box: what the cameras see within their depth ranges"
+        box = torch.stack([p.min(0).values, p.max(0).values])
+        return box, "box: what the cameras see within their depth ranges"
     o = cameras.centres.double().cpu()
     if converges:
         # What all cameras look at, with as much around it as lies between it and the cameras.
         half = torch.full((3,), distance, dtype=torch.float64)
-        return torch.stack(
-            [centre - half, centre + half]
-        ), "box: around the point the cameras look at, up to their distance"
+        box = torch.stack([centre - half, centre + half])
+        return box, "box: around the point the cameras look at, up to their distance"
     lo, hi = o.min(0).values, o.max(0).values
     reach = 4 * max(float((hi - lo).max()), 1e-3)
     ahead = cameras.forward.double().cpu().mean(0) * reach
@@ -140,19 +137,17 @@ def near_far_of(
     cameras: Cameras, aabb: Tensor, points: Tensor | None, distance: float | None
 ) -> tuple[float, float]:
     """near: half the distance of the nearest sparse points, else where other cameras begin to see what one
-    sees. far: the last corner of the box that any camera can reach."""
+    sees. far: beyond the box for every camera."""
     o = cameras.centres.double().cpu()
     corners = torch.cartesian_prod(*aabb.double().cpu().T)
-    far = float(torch.cdist(o, corners).max())
-    outside = torch.maximum(aabb[0].double() - o, o - aabb[1].double()).clamp_min(0).norm(dim=-1)
-    entry = float(outside.min())
+    far = 1.25 * float(torch.cdist(o, corners).max())  # test cameras may stand further away
     if points is not None and len(points) >= 50:
         near = 0.5 * _nearest_points(cameras, points)
     else:
         near = 0.8 * _overlap_starts(cameras, far)
     if distance is not None:
         near = min(near, 0.5 * distance)
-    return max(near, entry, 1e-3 * far), far
+    return max(near, 1e-3 * far), far
 
 
 def _nearest_points(cameras: Cameras, points: Tensor) -> float:
@@ -197,8 +192,7 @@ def hull_box(
     against, seen = torch.zeros(len(grid)), torch.zeros(len(grid))
     cell = 2 * half / resolution
     for i in some.tolist():
-        # Widened by a cell, so that a thin part between two probes still counts; on a small copy, as that
-        # is quick.
+        # Widened by a cell, so that a thin part between two probes still counts; a small copy is quicker.
         opaque = (images.image(i)[:, :, 3] > 12).float()[None, None]
         k = max(1, max(opaque.shape) // 160)
         small = F.max_pool2d(opaque, k, ceil_mode=True)

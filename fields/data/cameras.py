@@ -69,8 +69,7 @@ class Cameras:
         self._lenses = [Lens(code) for code in self.model.unique().tolist()]
         self._short = not bool(self.distortion[:, 4:].any())
 
-    # -- batches
-    # ---------------------------------------------------------------------------------------------------
+    # -- batches --
 
     def __len__(self) -> int:
         return self.world_from_camera.shape[0]
@@ -101,8 +100,7 @@ class Cameras:
         return Cameras(**{x.name: torch.cat([getattr(b, x.name) for b in batches]) for x in fields(Cameras)})
 
     def downscaled(self, factor: float) -> Cameras:
-        """The cameras of images reduced by area averaging; a remainder at the right and bottom border is
-        cut off."""
+        """The cameras of images reduced by area averaging; a remainder at the right and bottom is cut."""
         if factor == 1:
             return self
         return replace(
@@ -112,8 +110,7 @@ class Cameras:
             height=(self.height / factor).floor().long().clamp_min(1),
         )
 
-    # -- geometry
-    # --------------------------------------------------------------------------------------------------
+    # -- geometry --
 
     def rays(self, index: Tensor, xy: Tensor) -> tuple[Tensor, Tensor]:
         """Rays through image points.
@@ -134,17 +131,11 @@ class Cameras:
                 d[m] = lenses.unproject(lens, u[m], v[m], self.distortion[index[m]], self._short)
         pose = self.world_from_camera[index, :3]
         rotation, origins = pose[:, :, :3], pose[:, :, 3]
-        d = (
-            d * d.new_tensor([1.0, -1.0, -1.0])
-            if d.device.type == "cpu"
-            else torch.cat([d[:, :1], -d[:, 1:]], -1)
-        )
+        d = torch.cat([d[:, :1], -d[:, 1:]], -1)  # OpenCV's axes to OpenGL's
         directions = F.normalize((rotation * d[:, None, :]).sum(-1), dim=-1)
         if Lens.ORTHOGRAPHIC in self._lenses:
-            shift = (
-                torch.stack([u, -v, torch.zeros_like(u)], -1)
-                * (self.model[index] == Lens.ORTHOGRAPHIC)[:, None]
-            )
+            shift = torch.stack([u, -v, torch.zeros_like(u)], -1)
+            shift = shift * (self.model[index] == Lens.ORTHOGRAPHIC)[:, None]
             origins = origins + (rotation * shift[:, None, :]).sum(-1)
         return origins, directions
 
@@ -197,8 +188,7 @@ class Cameras:
         """(N, 3) unit viewing directions, world."""
         return -self.world_from_camera[:, :3, 2]
 
-    # -- construction
-    # ----------------------------------------------------------------------------------------------
+    # -- construction --
 
     @staticmethod
     def look_at(
@@ -226,12 +216,5 @@ class Cameras:
         pose[:, :3] = torch.stack([right, torch.linalg.cross(back, right), back, eye], -1)
         if focal is None:
             focal = 0.5 * width / math.tan(0.5 * (math.radians(50) if fov_x is None else fov_x))
-        values = {
-            "fx": focal,
-            "fy": focal,
-            "cx": width / 2,
-            "cy": height / 2,
-            "width": width,
-            "height": height,
-        }
-        return Cameras(pose, **{k: torch.tensor(x) for k, x in values.items()})
+        numbers = (focal, focal, width / 2, height / 2, width, height)
+        return Cameras(pose, *(torch.tensor(x) for x in numbers))

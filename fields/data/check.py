@@ -97,11 +97,12 @@ def check_scene(path: str | Path, out_dir: str | Path | None = None) -> Report:
     try:
         # Statistics do not need more pixels than this, and the box is the one that training would choose.
         largest = max(max(h.width, h.height) for h in headers)
-        scene = assemble(capture, downscale=max(1, largest // 400))
+        reduced = max(1, largest // 400)
+        scene = assemble(capture, downscale=reduced)
     except DataError as e:
         report.problems.append(_problem(e))
         return report
-    sentences, problems = camera_findings(scene)
+    sentences, problems = camera_findings(scene, reduced)
     report.facts += sentences
     report.problems += problems
     report.facts += [("note", note) for note in scene.notes]

@@ -18,8 +18,8 @@ COVERED = math.radians(20)
 """A direction counts as covered if a camera sees the scene from within this angle of it."""
 
 
-def camera_findings(scene: Scene) -> tuple[list[tuple[str, str]], list[Problem]]:
-    """Sentences and problems about the training cameras, and the test cameras against them."""
+def camera_findings(scene: Scene, downscale: int = 1) -> tuple[list[tuple[str, str]], list[Problem]]:
+    """Sentences and problems about the training cameras of a scene loaded at `downscale`."""
     cameras = scene.train.cameras
     sentences = [("focal length", _focal(cameras))]
     problems = _lens_problems(scene)
@@ -35,6 +35,9 @@ def camera_findings(scene: Scene) -> tuple[list[tuple[str, str]], list[Problem]]
     if converges:
         share, gap, text = coverage(cameras, centre)
         sentences.append(("coverage", f"cameras {distance:.3g} units from what they look at, {text}"))
+        fine, problem = _resolution(scene, distance, downscale)
+        sentences.append(("resolution", fine))
+        problems += problem
         if share < 0.05:
             problems.append(
                 Problem(
@@ -79,6 +82,18 @@ def coverage(cameras: Cameras, centre: Tensor) -> tuple[float, float, str]:
             f"{float(elevation.max()):.0f}°, nearest neighbours {math.degrees(gap):.1f}° apart"
         ),
     )
+
+
+def _resolution(scene: Scene, distance: float, downscale: int) -> tuple[str, list[Problem]]:
+    """How finely a grid of the usual size resolves what the cameras look at."""
+    voxel = float((scene.aabb[1] - scene.aabb[0]).prod()) ** (1 / 3) / 300
+    pixels = voxel / distance * float(scene.train.cameras.fx.median()) * downscale
+    sentence = f"a voxel of a 300³ grid is {pixels:.1f} pixels wide where the cameras look"
+    if pixels < 6:
+        return sentence, []
+    what = f"The box is large for what the cameras look at: {pixels:.0f} pixels per voxel of a 300³ grid."
+    fix = f"Train at downscale={max(2, round(pixels / 3))}, or mask the background, or give a tighter box."
+    return sentence, [Problem("warning", what, fix)]
 
 
 def _focal(c: Cameras) -> str:

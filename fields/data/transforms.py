@@ -57,6 +57,7 @@ def read(path: Path) -> Capture:
             # A pair of files is a rendered scene with coordinates of its own; one file, without a box, is a
             # capture.
             capture.free_gauge = split is None and capture.aabb is None
+            capture.image_folder = file.parent / "images" if split is None else None
     return capture
 
 

@@ -101,9 +101,8 @@ def size_problems(frames: Sequence[Frame], headers: Sequence[ImageHeader]) -> li
         for f, h in loose[1:]:
             pixels = f.intrinsics.depends_on_image_size
             same = (h.width, h.height) == (h0.width, h0.height)
-            if (pixels and not same) or abs(
-                h.width * h0.height - h.height * h0.width
-            ) > 0.01 * h.width * h0.height:
+            stretched = abs(h.width * h0.height - h.height * h0.width) > 0.01 * h.width * h0.height
+            if (pixels and not same) or stretched:
                 problems.append(
                     Problem(
                         "error",
