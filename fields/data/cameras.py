@@ -133,9 +133,11 @@ class Cameras:
         rotation, origins = pose[:, :, :3], pose[:, :, 3]
         d = torch.cat([d[:, :1], -d[:, 1:]], -1)  # OpenCV's axes to OpenGL's
         directions = F.normalize((rotation * d[:, None, :]).sum(-1), dim=-1)
-        if Lens.ORTHOGRAPHIC in self._lenses:
-            shift = torch.stack([u, -v, torch.zeros_like(u)], -1)
-            shift = shift * (self.model[index] == Lens.ORTHOGRAPHIC)[:, None]
+        for lens in set(self._lenses) & set(lenses.DISPLACED):
+            shift = (
+                lenses.displacement(lens, u, v, self.distortion[index]) * (self.model[index] == lens)[:, None]
+            )
+            shift = torch.cat([shift[:, :1], -shift[:, 1:]], -1)
             origins = origins + (rotation * shift[:, None, :]).sum(-1)
         return origins, directions
 
@@ -158,8 +160,8 @@ class Cameras:
                 m = self.model[index] == lens
                 u[m], v[m] = lenses.project(lens, p[m], self.distortion[index[m]].to(p.dtype))
         depth = p[:, 2]
-        if Lens.EQUIRECTANGULAR in self._lenses:
-            depth = torch.where(self.model[index] == Lens.EQUIRECTANGULAR, p.norm(dim=-1), depth)
+        for lens in set(self._lenses) & set(lenses.PANORAMAS):
+            depth = torch.where(self.model[index] == lens, p.norm(dim=-1), depth)
         x, y = u * self.fx[index] + self.cx[index], v * self.fy[index] + self.cy[index]
         return torch.stack([x, y], -1), depth
 

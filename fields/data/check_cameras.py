@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fields.data.bounds import focus
 from fields.data.cameras import Cameras
-from fields.data.lenses import Lens
+from fields.data.lenses import PANORAMAS, Lens
 from fields.data.scene import Scene
 from fields.data.validate import Problem
 
@@ -138,7 +138,8 @@ def _lens_problems(scene: Scene) -> list[Problem]:
     xy = corner * torch.stack([c.width, c.height], -1)[index]
     o, d = c.rays(index, xy)
     back, _ = c.project(index, o + d * scene.far)
-    folded = ~((back - xy).norm(dim=-1) < 0.5).view(n, 4).all(-1) & (c.model != Lens.EQUIRECTANGULAR)
+    panoramic = torch.isin(c.model, torch.tensor([int(x) for x in PANORAMAS]))
+    folded = ~((back - xy).norm(dim=-1) < 0.5).view(n, 4).all(-1) & ~panoramic
     if folded.any():
         problems.append(
             Problem(
@@ -157,7 +158,7 @@ def _box_problems(scene: Scene) -> list[Problem]:
     t_in, t_out = torch.minimum(a, b).amax(-1), torch.maximum(a, b).amin(-1)
     misses = t_out < t_in.clamp_min(0)
     problems = []
-    if bool(misses.any()) and not bool((c.model == Lens.EQUIRECTANGULAR).any()):
+    if bool(misses.any()) and not bool(torch.isin(c.model, torch.tensor([int(x) for x in PANORAMAS])).any()):
         names = [scene.train.names[int(i)] for i in misses.nonzero()[:5]]
         problems.append(
             Problem(

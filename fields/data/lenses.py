@@ -44,6 +44,16 @@ class Lens(IntEnum):
     """Parallel rays; fx and fy are pixels per scene unit."""
     FISHEYE624 = 6
     """Equidistant: six radial k0..k5, two tangential p0 p1, four thin-prism s0..s3 (Project Aria)."""
+    STEREO_PANORAMA = 7
+    """Omnidirectional stereo, one eye: a panorama whose rays start on a circle, b scene units to the right of
+    the centre as seen along each ray. The one column is b, negative for the left eye."""
+    VR180 = 8
+    """Half a panorama (fx is pixels per quarter turn) from a point b to the right of the centre."""
+
+
+PANORAMAS = (Lens.EQUIRECTANGULAR, Lens.STEREO_PANORAMA, Lens.VR180)
+DISPLACED = (Lens.ORTHOGRAPHIC, Lens.STEREO_PANORAMA, Lens.VR180)
+"""Lenses whose rays do not all start at the camera's centre."""
 
 
 def brown(u: Tensor, v: Tensor, c: list[Tensor]) -> Mapped:
@@ -147,13 +157,13 @@ def unproject(lens: Lens, u: Tensor, v: Tensor, coefficients: Tensor, short: boo
     """Image plane to camera space. u, v (M,); coefficients (M, 13) -> directions (M, 3), OpenCV axes, any
     length.
 
-    ORTHOGRAPHIC directions are all (0, 0, 1); the caller moves the origins. `short`: see `brown4`."""
+    The rays of `DISPLACED` lenses start at `displacement`. `short`: see `brown4`."""
     if lens == Lens.PINHOLE:
         return torch.stack([u, v, torch.ones_like(u)], -1)
     if lens == Lens.ORTHOGRAPHIC:
         return torch.stack([torch.zeros_like(u), torch.zeros_like(u), torch.ones_like(u)], -1)
-    if lens == Lens.EQUIRECTANGULAR:
-        longitude, latitude = math.pi * u, math.pi * v  # latitude grows downwards, as v does
+    if lens in PANORAMAS:
+        longitude, latitude = math.pi * (0.5 * u if lens == Lens.VR180 else u), math.pi * v  # both as u, v do
         flat = latitude.cos()
         return torch.stack([longitude.sin() * flat, latitude.sin(), longitude.cos() * flat], -1)
     if lens == Lens.FOV:
@@ -175,14 +185,34 @@ def unproject(lens: Lens, u: Tensor, v: Tensor, coefficients: Tensor, short: boo
     return torch.stack([u * sinc, v * sinc, theta.cos()], -1).to(dtype)
 
 
+def displacement(lens: Lens, u: Tensor, v: Tensor, coefficients: Tensor) -> Tensor:
+    """(M, 3) where the rays of a `DISPLACED` lens start, from the camera's centre, OpenCV axes, scene
+    units."""
+    zero, b = torch.zeros_like(u), coefficients[:, 0]
+    if lens == Lens.ORTHOGRAPHIC:
+        return torch.stack([u, v, zero], -1)
+    if lens == Lens.STEREO_PANORAMA:
+        return torch.stack([b * (math.pi * u).cos(), zero, -b * (math.pi * u).sin()], -1)
+    return torch.stack([b, zero, zero], -1)
+
+
 def project(lens: Lens, p: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
     """Camera space to image plane. p (M, 3), OpenCV axes; coefficients (M, 13) -> u, v (M,), NaN where the
     lens cannot see p."""
     x, y, z = p.unbind(-1)
     if lens == Lens.ORTHOGRAPHIC:
         return x, y
-    if lens == Lens.EQUIRECTANGULAR:
-        return torch.atan2(x, z) / math.pi, torch.atan2(y, torch.hypot(x, z)) / math.pi
+    if lens in PANORAMAS:
+        b = coefficients[:, 0] if lens != Lens.EQUIRECTANGULAR else torch.zeros_like(x)
+        if lens == Lens.VR180:
+            x = x - b
+            return 2 * torch.atan2(x, z) / math.pi, torch.atan2(y, torch.hypot(x, z)) / math.pi
+        # The ray to p touches the circle of radius b; within the circle there is none (NaN from asin and
+        # sqrt).
+        r = torch.hypot(x, z)
+        longitude = torch.atan2(x, z) - torch.asin(b / r.clamp_min(1e-12))
+        longitude = torch.remainder(longitude + math.pi, 2 * math.pi) - math.pi
+        return longitude / math.pi, torch.atan2(y, (r * r - b * b).sqrt()) / math.pi
     if lens in (Lens.FISHEYE, Lens.FISHEYE624):
         r = torch.hypot(x, y)
         theta_over_r = torch.where(

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fields.data.frames import Capture, Frame, Intrinsics, Mask
-from fields.data.lenses import Lens
+from fields.data.lenses import DISPLACED, PANORAMAS, Lens
 from fields.data.ply import read_ply_points
 from fields.errors import DataError
 
@@ -28,7 +28,12 @@ _LENSES = {
     "OPENCV_FISHEYE": Lens.FISHEYE, "FISHEYE": Lens.FISHEYE, "FISHEYE624": Lens.FISHEYE624,
     "EQUIRECTANGULAR": Lens.EQUIRECTANGULAR, "PANORAMA": Lens.EQUIRECTANGULAR,
     "ORTHOPHOTO": Lens.ORTHOGRAPHIC,
+    "OMNIDIRECTIONALSTEREO_L": Lens.STEREO_PANORAMA, "OMNIDIRECTIONALSTEREO_R": Lens.STEREO_PANORAMA,
+    "VR180_L": Lens.VR180, "VR180_R": Lens.VR180,
 }  # fmt: skip
+
+HALF_EYE_DISTANCE = 0.032
+"""Metres: nerfstudio's stereo cameras take scene units for metres."""
 
 
 def read(path: Path) -> Capture:
@@ -56,7 +61,9 @@ def read(path: Path) -> Capture:
             _read_scene(capture, file, meta)
             # A pair of files is a rendered scene with coordinates of its own; one file, without a box, is a
             # capture.
-            capture.free_gauge = split is None and capture.aabb is None
+            # Lenses that displace their rays know the length of a scene unit, which is then not free.
+            metric = any(f.intrinsics.lens in DISPLACED for f in capture.frames)
+            capture.free_gauge = split is None and capture.aabb is None and not metric
             capture.image_folder = file.parent / "images" if split is None else None
     return capture
 
@@ -174,7 +181,7 @@ def read_intrinsics(d: dict[str, Any], where: str) -> Intrinsics:
         int(w) if w else None, int(h) if h else None, number("camera_angle_x"), number("camera_angle_y"),
     )  # fmt: skip
     x.lens, x.distortion = _read_lens(d, number, where)
-    if x.lens == Lens.EQUIRECTANGULAR and w and h:
+    if x.lens in PANORAMAS and w and h:  # fx and fy in such files mean nothing else
         x.fx, x.fy = w / 2, h
     return x
 
@@ -189,6 +196,8 @@ def _read_lens(d: dict[str, Any], number: Any, where: str) -> tuple[Lens, tuple[
             f"{where}: unknown camera model {name}.\nUndistort the images to one of {', '.join(_LENSES)}."
         )
     lens = _LENSES[name]
+    if lens in (Lens.STEREO_PANORAMA, Lens.VR180):
+        return lens, (HALF_EYE_DISTANCE * (1 if name.endswith("_R") else -1),)
     if lens not in (Lens.OPENCV, Lens.FISHEYE, Lens.FISHEYE624):
         return lens, ()
     listed = d.get("distortion_params")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fields.data import Cameras
-from fields.data.lenses import Lens, brown, brown4, radial6
+from fields.data.lenses import PANORAMAS, Lens, brown, brown4, radial6
 
 W, H, F = 640, 480, 450.0
 
@@ -28,13 +28,17 @@ CASES = {
     ),
     "fov": (Lens.FOV, [0.9]),
     "panorama": (Lens.EQUIRECTANGULAR, []),
+    "stereo panorama": (Lens.STEREO_PANORAMA, [0.032]),
+    "vr180": (Lens.VR180, [-0.032]),
     "orthographic": (Lens.ORTHOGRAPHIC, []),
 }
 
 
 def camera(lens: Lens, distortion: list[float], n: int = 1) -> Cameras:
-    fx, fy = {Lens.EQUIRECTANGULAR: (W / 2, H), Lens.ORTHOGRAPHIC: (90.0, 95.0)}.get(lens, (F, 1.02 * F))
-    off = 0 if lens == Lens.EQUIRECTANGULAR else 4  # a panorama's columns wrap around at its borders
+    fx, fy = {**dict.fromkeys(PANORAMAS, (W / 2, H)), Lens.ORTHOGRAPHIC: (90.0, 95.0)}.get(
+        lens, (F, 1.02 * F)
+    )
+    off = 0 if lens in PANORAMAS else 4  # a panorama's columns wrap around at its borders
     pose = Cameras.look_at([1.0, 2, 3], [0, 0, 0.3], focal=1, width=W, height=H).world_from_camera
     values = {"fx": fx, "fy": fy, "cx": W / 2 + off, "cy": H / 2 - off, "width": W, "height": H}
     return Cameras(
@@ -111,6 +115,20 @@ def test_convention_panorama():
     xy = torch.tensor([[100.0, 50], [150, 50], [100, 0], [0, 50]])
     _, d = c.rays(torch.zeros(4, dtype=torch.int64), xy)
     assert torch.allclose(d, torch.tensor([[0.0, 0, -1], [1, 0, 0], [0, 1, 0], [0, 0, 1]]), atol=1e-6)
+
+
+def test_convention_stereo_eyes_sit_beside_their_rays():
+    """Along every ray of the right eye, its origin lies to the right of the camera's centre, at the eye's
+    distance."""
+    c = camera(Lens.STEREO_PANORAMA, [0.032])
+    xy = torch.stack([torch.linspace(0, W, 9), torch.full((9,), H / 2)], -1)
+    o, d = c.rays(torch.zeros(9, dtype=torch.int64), xy)
+    up = c.world_from_camera[0, :3, 1].expand(9, 3)
+    assert torch.allclose(
+        ((o - c.centres) * torch.linalg.cross(d, up)).sum(-1), torch.full((9,), 0.032), atol=1e-5
+    )
+    o, d = camera(Lens.VR180, [0.032]).rays(torch.zeros(1, dtype=torch.int64), torch.tensor([[W / 2, H / 2]]))
+    assert torch.allclose(o - c.centres, 0.032 * c.world_from_camera[:, :3, 0], atol=1e-6)
 
 
 def test_orthographic_rays_are_parallel():

@@ -98,9 +98,13 @@ def test_nerfstudio_frames_with_their_own_lenses_masks_and_split(tmp_path):
     assert not s.train.images.mask(3).any() and s.train.images.mask(0).all()
 
 
-@pytest.mark.parametrize(
-    "model", ["EQUIRECTANGULAR", "OPENCV_FISHEYE", "FISHEYE624", "ORTHOPHOTO", "SIMPLE_PINHOLE"]
+NERFSTUDIO = (
+    "EQUIRECTANGULAR OPENCV_FISHEYE FISHEYE624 ORTHOPHOTO SIMPLE_PINHOLE PINHOLE SIMPLE_RADIAL RADIAL OPENCV "
+    "OMNIDIRECTIONALSTEREO_L OMNIDIRECTIONALSTEREO_R VR180_L VR180_R"
 )
+
+
+@pytest.mark.parametrize("model", NERFSTUDIO.split())
 def test_nerfstudio_models(tmp_path, model):
     extra = {"distortion_params": [0.01] * 12} if model == "FISHEYE624" else {}
     scenes.write_transforms(tmp_path, meta={"camera_model": model, **extra})
