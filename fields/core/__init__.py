@@ -1,0 +1,33 @@
+"""The shared core: rays, marching, compositing, grid sampling, occupancy, neighbours.
+
+Public names and shapes are those of nerfacc where it has them: a program written for nerfacc 0.5 runs by importing
+from here. Importing this module loads nothing; each name does when first used.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_HOME = {
+    "grids": ("vm_sample", "cp_sample", "dense_sample"),
+    "decoder": ("fused_decoder",),
+    "rays": ("ray_aabb_intersect",),
+    "march": ("march_rays",),
+    "pack": ("pack_info",),
+    "volrend": ("accumulate_along_rays", "render_weight_from_alpha", "render_weight_from_density"),
+    "neighbours": ("VoxelHash", "knn", "morton_decode", "morton_encode", "radius_neighbours"),
+}
+_MODULE = {name: module for module, names in _HOME.items() for name in names}
+__all__ = sorted(_MODULE)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULE:
+        from importlib import import_module
+
+        return getattr(import_module(f"fields.core.{_MODULE[name]}"), name)
+    raise AttributeError(f"module 'fields.core' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

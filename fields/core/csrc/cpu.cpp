@@ -2,6 +2,9 @@
 #include "parallel.h"
 #include "common.h"
 #include "grid.h"
+#include "volrend.h"
+#include "march.h"
+#include "rays.h"
 #include "decoder.h"
 
 #if defined(__GLIBC__)

@@ -1,0 +1,43 @@
+"""Plain-PyTorch twin of ``fields.core.march``: every interval of every ray, then a mask."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fields.core._ref.rays import ray_aabb_intersect
+
+
+def march_rays(
+    rays_o: Tensor, rays_d: Tensor, t_min: Tensor, t_max: Tensor, grids: Tensor, aabb: Tensor, step: float, cone_angle: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    n, levels = rays_o.shape[0], grids.shape[0]
+    centre, half = (aabb[:3] + aabb[3:]) / 2, (aabb[3:] - aabb[:3]) / 2
+    outer = torch.cat([centre - half * 2 ** (levels - 1), centre + half * 2 ** (levels - 1)])
+    leave = ray_aabb_intersect(rays_o, rays_d, outer[None], -1e30, 1e30, -1e30)[1][:, 0]
+    last = torch.minimum(t_max, leave + step)
+    starts, t = [], t_min.clone()
+    k = 0
+    while bool((t < last).any()):  # the lattice of all rays, one interval at a time
+        starts.append(t)
+        k += 1
+        t = t + torch.clamp(t * cone_angle, min=step) if cone_angle > 0 else t_min + k * step
+    t_starts = torch.stack(starts, -1) if starts else t_min.new_empty(n, 0)
+    lengths = torch.clamp(t_starts * cone_angle, min=step) if cone_angle > 0 else torch.full_like(t_starts, step)
+    mids = t_starts + lengths / 2
+    points = rays_o[:, None] + rays_d[:, None] * mids[..., None]
+    resolution = torch.tensor(grids.shape[1:], device=aabb.device)
+    offset = (points - centre).abs() / half
+    keep = torch.zeros_like(mids, dtype=torch.bool)
+    undecided = mids < t_max[:, None]
+    for level in range(levels):
+        inside = undecided & (offset <= 2**level).all(-1)
+        cell = ((points - centre) / (half * 2**level) + 1) / 2 * resolution
+        cell = torch.minimum(cell.nan_to_num().long().clamp(min=0), resolution - 1)
+        keep |= inside & grids[level][cell.unbind(-1)]
+        undecided &= ~inside
+    counts = keep.sum(-1)
+    packed = torch.stack([counts.cumsum(0) - counts, counts], -1)
+    ray_indices = keep.nonzero()[:, 0]
+    x = ((points - centre) / half)[keep]
+    return t_starts[keep], (t_starts + lengths)[keep], ray_indices, packed, x

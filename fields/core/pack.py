@@ -1,0 +1,20 @@
+"""Packed samples: those of all rays in one row, ray after ray."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+@torch.no_grad()
+def pack_info(ray_indices: Tensor, n_rays: int | None = None) -> Tensor:
+    """(n_rays, 2) int64: first sample and number of samples of each ray.
+
+    Args:
+        ray_indices: (n,) the ray of each sample, in ascending order.
+        n_rays: how many rays; by default one more than the last index.
+    """
+    if n_rays is None:
+        n_rays = int(ray_indices[-1]) + 1 if ray_indices.numel() else 0
+    counts = torch.bincount(ray_indices, minlength=n_rays)
+    return torch.stack([counts.cumsum(0) - counts, counts], dim=-1)
