@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import dataclass, field, make_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 from fields.apps.common import Progress, choose_device, demo_scene, parse
-from fields.errors import ConfigError
 from fields.methods import Method, method, methods
 
 
@@ -23,8 +22,6 @@ class Options:
     """auto, cpu or cuda."""
     config: str = "auto"
     """Preset (paper, fast, …) or TOML file. auto: fast on a CPU where the method has it, paper on a GPU."""
-    iterations: int | None = None
-    """Length of training; all milestones of the preset move in proportion."""
     seed: int = 0
     """Of all random numbers."""
     downscale: int = 1
@@ -60,12 +57,11 @@ def main(arguments: list[str]) -> int:
         for note in scene.notes:
             progress.say(note)
     settings = chosen.configure(_preset(chosen, options.config, device.type), real=scene.real)
+    length = settings.iterations
     options = parse(rest, _with_settings(chosen, settings), prog, chosen.summary)
     settings = options.settings
-    if options.iterations is not None:
-        if options.iterations < 1:
-            raise ConfigError(f"--iterations is {options.iterations}; it must be at least 1.")
-        settings = settings.scaled(options.iterations)
+    if settings.iterations != length:  # milestones are those of the preset's length
+        settings = replace(settings, iterations=length).scaled(settings.iterations)
     return train(chosen, settings, scene.to(device), options, arguments)
 
 
@@ -100,7 +96,7 @@ def _with_settings(chosen: Method, settings) -> type:
     import tyro
 
     flat = Annotated[chosen.config, tyro.conf.arg(name="")]  # type: ignore[name-defined]
-    return make_dataclass("TrainOptions", [("settings", flat, field(default=settings))], bases=(Options,))
+    return make_dataclass("TrainOptions", [("settings", flat, field(default_factory=lambda: settings))], bases=(Options,))
 
 
 def _peek(arguments: list[str]) -> Options:
