@@ -88,8 +88,9 @@ class TensorfTraining:
         for group in self.optimiser.param_groups:
             group["lr"] *= c.rate_decay ** (1 / c.iterations)
         self._milestones(i + 1)
-        error = float(mse)
-        return {"psnr": -10 * math.log10(max(error, 1e-10)), "loss": float(loss), "samples": float(rendering.samples)}
+        error = float(mse.detach())
+        psnr = -10 * math.log10(max(error, 1e-10))
+        return {"psnr": psnr, "loss": float(loss.detach()), "samples": float(rendering.samples)}
 
     def _background(self, n: int) -> Tensor:
         device = self.scene.aabb.device

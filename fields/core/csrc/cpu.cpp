@@ -19,11 +19,14 @@ __attribute__((visibility("default"))) void fields_use_team(void* gomp_parallel)
 }
 
 // Training allocates and frees the same tens of megabytes each iteration. By default glibc returns such blocks to
-// the system every time, and the page faults of getting them back cost more than some kernels do.
+// the system every time, and the page faults of getting them back cost more than some kernels do. So: no block of its
+// own mapping, one arena for all threads (others cannot hold large blocks), and nothing is trimmed.
 __attribute__((visibility("default"))) void fields_keep_freed_memory() {
 #if defined(__GLIBC__)
-    mallopt(M_MMAP_THRESHOLD, 1 << 30);
+    mallopt(M_ARENA_MAX, 1);
+    mallopt(M_MMAP_MAX, 0);
     mallopt(M_TRIM_THRESHOLD, 2047 << 20);
+    mallopt(M_TOP_PAD, 64 << 20);
 #endif
 }
 }
