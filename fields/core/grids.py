@@ -138,8 +138,8 @@ def _launch(kernel: str, layout: str, items: int, x: Tensor, factors: list[Tenso
     _backend.launch(f"{layout}_{kernel}", items, x.dtype, grain, **(arguments | given))
 
 
-def _owners(factors: list[Tensor]) -> int:
-    return sum(-(-factor.shape[-1] // _LANES) for factor in factors)
+def _owners(factors: list[Tensor], layout: str) -> int:
+    return sum(-(-c // _LANES) for c in resolution_and_channels(factors, layout)[1])
 
 
 def _empty_value(x: Tensor, factors: list[Tensor], layout: str, summed: bool) -> Tensor:
@@ -169,7 +169,7 @@ def _value_bwd(
     if need_x:
         _launch("grad_x", layout, x.shape[0], x, factors, summed, grad=grad, grad_x=grad_x)
     if need_factors:
-        owners = _owners(factors)
+        owners = _owners(factors, layout)
         _launch("grad_factors", layout, owners, x, factors, summed, grain=1, grad=grad, grad_factor=grad_factors)
     return [grad_x, *grad_factors]
 
@@ -194,7 +194,7 @@ def _value_bwd_bwd(
     directions = {"dx": dx, "dfactor": dfactors, "dgrad": dgrad, "grad": grad.contiguous()}
     value, grad_x = _empty_value(x, factors, layout, summed), torch.empty_like(x)
     grad_factors = [torch.zeros_like(f) for f in factors]
-    n, owners = x.shape[0], _owners(factors)
+    n, owners = x.shape[0], _owners(factors, layout)
     _launch("value_tangent", layout, n, x, factors, summed, value=value, **directions)
     _launch("grad_x_tangent", layout, n, x, factors, summed, grad_x=grad_x, **directions)
     _launch("grad_factors_tangent", layout, owners, x, factors, summed, grain=1, grad_factor=grad_factors, **directions)

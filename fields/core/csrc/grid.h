@@ -16,7 +16,7 @@
 // gradient of the factors. Each is written on a scalar S. With S = T it is itself; with S = Dual<T> it yields its
 // own derivative along (dx, dfactors, dgrad), which is all that second derivatives need.
 //
-// The gradient of the factors is a scatter. On a CPU its item is one block of channels of one factor, swept over all
+// The gradient of the factors is a scatter. On a CPU its item is one block of channels of one mode, swept over all
 // samples: every element has exactly one owner, hence no atomics, and receives its terms in the order of the samples,
 // hence bit-identical results whatever the number of threads. On a GPU its item is one sample and `add_to` is atomic.
 #pragma once
@@ -151,40 +151,40 @@ template <class L, int MODE, class S, int F = 0, bool END = (F == L::factors)> s
     FIELDS_FN Cells(const GridArgs<T>& a, const Axis<S, T>* axis, int along = -1)
         : cell(axis, a.resolution, a.channels[MODE], along), rest(a, axis, along) {}
 
-    // The product of all factors, or of all but one.
-    template <int SKIP, class T> FIELDS_FN auto multiply(const GridArgs<T>& a, int64_t channel, int count) const {
+    template <class T> FIELDS_FN auto multiply(const GridArgs<T>& a, int64_t channel, int count) const {
         constexpr int f = MODE * L::factors + F;
-        if constexpr (F == SKIP) {
-            return rest.template multiply<SKIP>(a, channel, count);
-        } else {
-            const auto v = cell.interpolate(a.factor[f], a.dfactor[f], channel, count);
-            if constexpr (F + 1 == L::factors || (F + 2 == L::factors && F + 1 == SKIP)) return v;
-            else return v * rest.template multiply<SKIP>(a, channel, count);
-        }
+        const auto v = cell.interpolate(a.factor[f], a.dfactor[f], channel, count);
+        if constexpr (F + 1 == L::factors) return v;
+        else return v * rest.multiply(a, channel, count);
     }
 
-    // Adds grad to the knots of one factor.
-    template <int TO, class T, class V>
-    FIELDS_FN void scatter(const GridArgs<T>& a, int64_t channel, int count, V grad) const {
-        if constexpr (F == TO) {
-#pragma GCC unroll 8
-            for (int c = 0; c < cell.corners; ++c)
-                add_lanes(a.grad_factor[MODE * L::factors + F] + cell.offset[c] + channel,
-                          result(cell.weight[c] * grad), count);
-        } else {
-            rest.template scatter<TO>(a, channel, count, grad);
+    // Adds grad times the product of the other factors to the knots of each. `before` is grad times the factors
+    // already passed; returns the product of the factors from F on.
+    template <class T, class V> FIELDS_FN V scatter(const GridArgs<T>& a, int64_t channel, int count, V before) const {
+        constexpr int f = MODE * L::factors + F;
+        const V v = cell.interpolate(a.factor[f], a.dfactor[f], channel, count);
+        V own = before, product = v;
+        if constexpr (F + 1 < L::factors) {
+            const V after = rest.scatter(a, channel, count, V(before * v));
+            own = before * after;
+            product = v * after;
         }
+#pragma GCC unroll 8
+        for (int c = 0; c < cell.corners; ++c)
+            add_lanes(a.grad_factor[f] + cell.offset[c] + channel, result(cell.weight[c] * own), count);
+        return product;
     }
 };
 template <class L, int MODE, class S, int F> struct Cells<L, MODE, S, F, true> {
     template <class T> FIELDS_FN Cells(const GridArgs<T>&, const Axis<S, T>*, int) {}
 };
 
-// The channels of a mode, kLanes at a time. Full blocks get a constant count, so their loads are whole registers.
+// The channels of a mode, kLanes at a time. Full and half blocks get a constant count.
 template <class Body> FIELDS_FN void blocks(int64_t channels, Body&& body) {
     int64_t c = 0;
     for (; c + kLanes <= channels; c += kLanes) body(c, kLanes);
-    if (c < channels) body(c, int(channels - c));
+    if (channels - c == kLanes / 2) body(c, kLanes / 2);
+    else if (c < channels) body(c, int(channels - c));
 }
 
 // v = sum or concatenation of the products. With S = Dual: the tangent of v.
@@ -193,7 +193,7 @@ template <class T, class L, class S> struct GridValue : GridArgs<T> {
         if constexpr (MODE < L::modes) {
             const Cells<L, MODE, S> cells(*this, axis);
             blocks(this->channels[MODE], [&](int64_t c, int count) FIELDS_INLINE {
-                const V p = cells.template multiply<-1>(*this, c, count);
+                const V p = cells.multiply(*this, c, count);
                 if (this->summed) sum += p;
                 else store_lanes(this->value + i * this->out + start + c, result(p), count);
             });
@@ -216,7 +216,7 @@ template <class T, class L, class S, bool CONTRACT> struct GridSlopes : GridArgs
             for (int along = CONTRACT ? 0 : -1; along < 3; ++along) {
                 const Cells<L, MODE, S> cells(*this, axis, along);
                 blocks(this->channels[MODE], [&](int64_t c, int count) FIELDS_INLINE {
-                    const V p = cells.template multiply<-1>(*this, c, count);
+                    const V p = cells.multiply(*this, c, count);
                     const int64_t o = i * this->out + start + c;
                     if constexpr (CONTRACT) sum[along + 1] += p * grad_lanes<S>(*this, i, o, count);
                     else if (this->summed) sum[along + 1] += p;
@@ -241,44 +241,37 @@ template <class T, class L, class S, bool CONTRACT> struct GridSlopes : GridArgs
 
 // <grad, dv/dfactors>, scattered. With S = Dual: its tangent. Items: owners (CPU) or samples (GPU), see above.
 template <class T, class L, class S> struct GridGradFactors : GridArgs<T> {
-    template <int MODE, int F>
-    FIELDS_FN void sample(int64_t i, const Axis<S, T>* axis, int64_t channel, int count, int64_t start) const {
+    template <int MODE> FIELDS_FN void sample(int64_t i, const Axis<S, T>* axis, int64_t channel, int count,
+                                              int64_t start) const {
         const Cells<L, MODE, S> cells(*this, axis);
-        const auto grad = grad_lanes<S>(*this, i, i * this->out + start + channel, count);
-        if constexpr (L::factors == 1)
-            cells.template scatter<F>(*this, channel, count, grad);
-        else
-            cells.template scatter<F>(*this, channel, count, grad * cells.template multiply<F>(*this, channel, count));
+        cells.scatter(*this, channel, count, grad_lanes<S>(*this, i, i * this->out + start + channel, count));
     }
-    template <int MODE, int F> FIELDS_FN void owner(int64_t block, int64_t start) const {
-        if constexpr (F == L::factors) {
-            owner<MODE + 1, 0>(block, start + this->channels[MODE]);
-        } else if constexpr (MODE < L::modes) {
+    template <int MODE> FIELDS_FN void owner(int64_t block, int64_t start) const {
+        if constexpr (MODE < L::modes) {
             const int64_t channels = this->channels[MODE], mine = (channels + kLanes - 1) / kLanes;
-            if (block >= mine) return owner<MODE, F + 1>(block - mine, start);
+            if (block >= mine) return owner<MODE + 1>(block - mine, start + channels);
             const int64_t first = block * kLanes;
             const int count = int(minimum<int64_t>(channels - first, kLanes));
             for (int64_t i = 0; i < this->n; ++i) {
                 const Axis<S, T> axis[3] = {locate<S>(*this, i, 0), locate<S>(*this, i, 1), locate<S>(*this, i, 2)};
-                if (count == kLanes) sample<MODE, F>(i, axis, first, kLanes, start);
-                else sample<MODE, F>(i, axis, first, count, start);
+                if (count == kLanes) sample<MODE>(i, axis, first, kLanes, start);
+                else if (count == kLanes / 2) sample<MODE>(i, axis, first, kLanes / 2, start);
+                else sample<MODE>(i, axis, first, count, start);
             }
         }
     }
-    template <int MODE, int F> FIELDS_FN void whole(int64_t i, const Axis<S, T>* axis, int64_t start) const {
-        if constexpr (F == L::factors) {
-            whole<MODE + 1, 0>(i, axis, start + this->channels[MODE]);
-        } else if constexpr (MODE < L::modes) {
-            blocks(this->channels[MODE], [&](int64_t c, int count) { sample<MODE, F>(i, axis, c, count, start); });
-            whole<MODE, F + 1>(i, axis, start);
+    template <int MODE> FIELDS_FN void whole(int64_t i, const Axis<S, T>* axis, int64_t start) const {
+        if constexpr (MODE < L::modes) {
+            blocks(this->channels[MODE], [&](int64_t c, int count) { sample<MODE>(i, axis, c, count, start); });
+            whole<MODE + 1>(i, axis, start + this->channels[MODE]);
         }
     }
     FIELDS_FN void operator()(int64_t item) const {
 #ifdef __CUDACC__
         const Axis<S, T> axis[3] = {locate<S>(*this, item, 0), locate<S>(*this, item, 1), locate<S>(*this, item, 2)};
-        whole<0, 0>(item, axis, 0);
+        whole<0>(item, axis, 0);
 #else
-        owner<0, 0>(item, 0);
+        owner<0>(item, 0);
 #endif
     }
 };

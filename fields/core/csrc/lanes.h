@@ -23,37 +23,37 @@ template <class T> struct Lanes {
 constexpr int kLanes = 16;
 template <class T> struct VectorOf {
     typedef T type __attribute__((vector_size(kLanes * sizeof(T))));
-    typedef T in_memory __attribute__((vector_size(kLanes * sizeof(T)), aligned(alignof(T)), may_alias));
 };
 template <class T> using Lanes = typename VectorOf<T>::type;
 #endif
 
+// Reading, writing and adding `count` channels. Callers pass 16 and 8 as constants, which makes these single
+// instructions on CPUs.
+#ifdef __CUDACC__
 template <class T> FIELDS_FN Lanes<T> load_lanes(const T* p, int count) {
-#ifndef __CUDACC__
-    if (count == kLanes) return *reinterpret_cast<const typename VectorOf<T>::in_memory*>(p);
-#endif
     Lanes<T> v = {};
     for (int b = 0; b < count; ++b) v[b] = p[b];
     return v;
 }
 template <class T, class V> FIELDS_FN void store_lanes(T* p, V v, int count) {
-#ifndef __CUDACC__
-    if (count == kLanes) {
-        *reinterpret_cast<typename VectorOf<T>::in_memory*>(p) = v;
-        return;
-    }
-#endif
     for (int b = 0; b < count; ++b) p[b] = v[b];
 }
 template <class T, class V> FIELDS_FN void add_lanes(T* p, V v, int count) {
-#ifndef __CUDACC__
-    if (count == kLanes) {
-        *reinterpret_cast<typename VectorOf<T>::in_memory*>(p) += v;
-        return;
-    }
-#endif
     for (int b = 0; b < count; ++b) add_to(p + b, T(v[b]));
 }
+#else
+template <class T> FIELDS_FN Lanes<T> load_lanes(const T* p, int count) {
+    Lanes<T> v = {};
+    __builtin_memcpy(&v, p, sizeof(T) * count);
+    return v;
+}
+template <class T, class V> FIELDS_FN void store_lanes(T* p, V v, int count) {
+    __builtin_memcpy(p, &v, sizeof(T) * count);
+}
+template <class T, class V> FIELDS_FN void add_lanes(T* p, V v, int count) {
+    store_lanes(p, V(load_lanes(p, count) + v), count);
+}
+#endif
 template <class T, class V> FIELDS_FN T sum_lanes(V v) {
     T total = v[0];
     for (int b = 1; b < kLanes; ++b) total += v[b];

@@ -27,9 +27,10 @@ template <class Kernel> struct Job {
     // writes only what it owns.
     static void work(void* self) {
         Job& job = *static_cast<Job*>(self);
+        const Kernel kernel = job.kernel;  // a copy nothing else can point to: its members can stay in registers
         for (int64_t begin; (begin = job.next.fetch_add(job.grain)) < job.n;) {
             const int64_t end = std::min(begin + job.grain, job.n);
-            for (int64_t i = begin; i < end; ++i) job.kernel(i);
+            for (int64_t i = begin; i < end; ++i) kernel(i);
         }
     }
 };
