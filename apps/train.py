@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import sys
-from dataclasses import dataclass, field, make_dataclass, replace
+from dataclasses import dataclass, make_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -66,7 +67,10 @@ def main(arguments: list[str]) -> int:
 
 
 def train(chosen: Method, settings, scene, options: Options, arguments: list[str]) -> int:
+    from fields.apps.render import write_path
     from fields.core import _backend
+    from fields.io.run import load
+    from fields.paths import orbit_around
     from fields.training.trainer import Interrupted, run
 
     out = options.out or Path("runs") / f"{chosen.name}-{scene.name}"
@@ -74,11 +78,15 @@ def train(chosen: Method, settings, scene, options: Options, arguments: list[str
         progress.say(f"{scene.format} scene {scene.path}: {len(scene.train)} train and {len(scene.test)} test images")
         progress.say(f"backend {_backend.backend_name(scene.aabb.device)}, run folder {out}")
         try:
-            result = run(chosen, settings, scene, out, seed=options.seed, resume=options.resume, watcher=progress)
+            result = run(chosen, settings, scene, out, seed=options.seed, resume=options.resume, watcher=progress,
+                         downscale=options.downscale)  # fmt: skip
         except Interrupted as stop:
             progress.say(str(stop))
             print(f"fields train {shlex.join(a for a in arguments if a != '--resume')} --resume", file=sys.stderr)
             return 130
+    field = load(out, scene.aabb.device)
+    cameras = orbit_around(scene.train.cameras.to("cpu"), field.aabb, 60)
+    write_path(field, cameras, out / "renders" / "turntable", 30, images=False, title="turntable")
     figures = "  ".join(f"{name.upper()} {value:.4g}" for name, value in result.results.items() if value is not None)
     print(f"{figures}   (test images in {out / 'renders'}, figures in {out / 'metrics.json'})")
     print(f"Next: fields render {shlex.quote(str(out))}")
@@ -96,7 +104,7 @@ def _with_settings(chosen: Method, settings) -> type:
     import tyro
 
     flat = Annotated[chosen.config, tyro.conf.arg(name="")]  # type: ignore[name-defined]
-    return make_dataclass("TrainOptions", [("settings", flat, field(default_factory=lambda: settings))], bases=(Options,))
+    return make_dataclass("TrainOptions", [("settings", flat, dataclasses.field(default_factory=lambda: settings))], bases=(Options,))
 
 
 def _peek(arguments: list[str]) -> Options:

@@ -15,7 +15,9 @@ from typing import Any
 
 import torch
 
-from fields.errors import CheckpointError
+from fields.data import load_scene
+from fields.data.scene import Scene
+from fields.errors import CheckpointError, DataError
 from fields.io.atomic import read_json, read_tensors, write_json, write_tensors
 from fields.methods import method
 
@@ -62,3 +64,16 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> torch.nn.Mod
             f"{folder}: model.safetensors does not fit config.json ({reason}). Restore the folder from a copy."
         ) from None
     return field.to(device).eval().requires_grad_(False)
+
+
+def scene_of(folder: Path, config: dict, path: Path | None = None, downscale: int | None = None) -> Scene:
+    """The scene a run was trained on, or the same scene at another `path`.
+
+    Raises:
+        DataError: the scene has moved.
+    """
+    scene = config.get("scene", {})
+    where = path or Path(scene.get("path", ""))
+    if path is None and not where.exists():
+        raise DataError(f"{folder}: its scene is no longer at {where}. Say where it is with --data.")
+    return load_scene(where, downscale=downscale or scene.get("downscale", 1))

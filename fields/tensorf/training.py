@@ -16,6 +16,8 @@ from fields.tensors import resolution_for
 from fields.training.carving import visual_hull
 from fields.training.pixels import PixelSampler, rows_near_silhouettes
 
+_TOO_EARLY = 200  # iterations before which a field without opaque cells is young rather than empty
+
 
 class TensorfTraining:
     """See `fields.training.trainer.Training` for what the loop asks of it."""
@@ -121,7 +123,11 @@ class TensorfTraining:
             resolution = field.resolution
             if math.prod(resolution) > finest:
                 resolution = resolution_for(field.aabb.view(2, 3), finest)
+            before = field.occupied
             field.update_occupancy(c.occupancy_threshold, resolution)
+            if done < _TOO_EARLY and not field.occupied.any():
+                field.occupied = before  # the field has only begun to form
+                return
             self._check_occupancy(f"after {done} iterations no cell reaches the opacity {c.occupancy_threshold:g}")
             if done == c.occupancy_at[0]:
                 field.shrink()

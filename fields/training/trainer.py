@@ -21,6 +21,7 @@ from fields.errors import CheckpointError, FieldsError
 from fields.io.atomic import read_tensors, write_json, write_tensors
 from fields.io.run import SCHEMA, save_field
 from fields.methods import Method
+from fields.paths import to_json
 from fields.rendering import Field
 from fields.training.evaluation import Evaluation, compare, evaluate
 
@@ -65,11 +66,15 @@ def run(
     watcher: Watcher,
     checkpoint_seconds: float = 60.0,
     preview_every: int = 500,
+    downscale: int = 1,
 ) -> Evaluation:
     """Trains, saves and evaluates; see `fields.io.run` for what ends up in `out`.
 
     A checkpoint is written every `checkpoint_seconds` and on Ctrl-C or SIGTERM. Resuming goes on from it with the
     same random numbers: on a CPU the result is bit for bit that of an uninterrupted run.
+
+    Args:
+        downscale: by how much the images of `scene` were reduced, for whoever loads them again.
 
     Raises:
         Interrupted: stopped by a signal, after saving.
@@ -111,7 +116,8 @@ def run(
     seconds = spent + time.perf_counter() - began
     if start < config.iterations:
         save(config.iterations)
-    relative = {"path": str(scene.path.resolve()), "format": scene.format, "world_from_input": scene.world_from_input.tolist()}
+    relative = {"path": str(scene.path.resolve()), "format": scene.format, "downscale": downscale,
+                "world_from_input": scene.world_from_input.tolist(), "cameras": to_json(scene.train.cameras)}  # fmt: skip
     save_field(out, training.field, method.name, settings, relative)
     watcher.say("Rendering the test views")
     evaluation = evaluate(training.field, scene, scene.test if len(scene.test) else scene.train, out / "renders")

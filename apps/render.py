@@ -1,0 +1,92 @@
+"""``fields render RUN``: images and videos of a run along a camera path."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional
+
+from fields.apps.common import Progress, choose_device, parse
+
+
+@dataclass
+class Options:
+    run: Annotated[Path, Positional]
+    """Run folder that `fields train` wrote."""
+    path: str = "orbit"
+    """orbit, spiral, interpolate (through the training cameras), test, train, or a nerfstudio camera path file."""
+    frames: int = 90
+    """Images along the path."""
+    fps: float = 30.0
+    """Of the videos."""
+    size: tuple[int, int] | None = None
+    """Width and height, pixels; default that of the training images."""
+    out: Path | None = None
+    """Default: renders/PATH in the run folder."""
+    data: Path | None = None
+    """Scene folder for test and train, where it has moved."""
+    images: bool = True
+    """Also write every frame as PNG."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+
+def main(arguments: list[str]) -> int:
+    options = parse(arguments, Options, "fields render", "Renders images and videos of a run along a camera path.")
+
+    from fields.io.run import load, load_config
+
+    config = load_config(options.run)
+    field = load(options.run, choose_device(options.device))
+    cameras, fps = _cameras(options, config, field)
+    out = options.out or options.run / "renders" / Path(options.path).stem
+    write_path(field, cameras, out, fps, options.images)
+    print(f"{len(cameras)} frames: {out / 'rgb.mp4'}, {out / 'depth.mp4'}" + (f", {out}/rgb/*.png" if options.images else ""))
+    print(f"Next: fields eval {options.run}")
+    return 0
+
+
+def _cameras(options: Options, config: dict, field):
+    from fields.errors import ConfigError
+    from fields.io.run import scene_of
+    from fields.paths import from_json, interpolate, orbit_around, read_nerfstudio_path, spiral
+
+    if options.frames < 1 or options.fps <= 0 or (options.size and min(options.size) < 1):
+        raise ConfigError("--frames, --fps and --size must be positive.")
+    if options.path in ("test", "train"):
+        scene = scene_of(options.run, config, options.data)
+        return getattr(scene, options.path).cameras, options.fps
+    if options.path not in ("orbit", "spiral", "interpolate"):
+        return read_nerfstudio_path(Path(options.path))
+    training = from_json(config.get("scene", {}).get("cameras", {}))
+    if options.path == "interpolate":
+        return interpolate(training, options.frames, options.size), options.fps
+    lay = orbit_around if options.path == "orbit" else spiral
+    return lay(training, field.aabb, options.frames, size=options.size), options.fps
+
+
+def write_path(field, cameras, out: Path, fps: float, images: bool, title: str = "render") -> None:
+    """rgb.mp4 and depth.mp4, and with `images` every frame as PNG, into `out`."""
+    from contextlib import ExitStack
+
+    from fields.io.images import colour_depth, video_writer, write_image
+    from fields.rendering import render_path
+
+    nearest = farthest = None
+    with ExitStack() as stack:
+        progress = stack.enter_context(Progress(title))
+        rgb, depth = (stack.enter_context(video_writer(out / f"{name}.mp4", fps)) for name in ("rgb", "depth"))
+        for i, image in enumerate(render_path(field, cameras)):
+            if nearest is None:  # one scale for the whole path, from its first frame
+                seen = (image.depth / image.opacity.clamp(min=1e-6))[image.opacity > 0.5]
+                spread = seen.sort().values if len(seen) else image.depth.new_tensor([0.0, 1.0])
+                nearest, farthest = float(spread[len(spread) // 50]), float(spread[-1 - len(spread) // 50])
+            coloured = colour_depth(image.depth, image.opacity, 0.9 * nearest, 1.1 * farthest)
+            rgb(image.rgb)
+            depth(coloured)
+            if images:
+                write_image(out / "rgb" / f"{i:04d}.png", image.rgb)
+                write_image(out / "depth" / f"{i:04d}.png", coloured)
+            progress.step(i + 1, len(cameras))
