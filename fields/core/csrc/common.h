@@ -86,10 +86,25 @@ template <class A, class B> FIELDS_FN auto operator*(Dual<A> a, Dual<B> b) -> Du
 #endif
 // FIELDS_KERNEL(name, Struct, Args, ...): `Args` names the struct whose members are the arguments (Struct itself or
 // its base), further parameters follow T in the template arguments of Struct.
-#define FIELDS_KERNEL(name, Struct, Args, ...)                                    \
-    namespace fields { namespace kernel {                                         \
-    typedef Struct<float, ##__VA_ARGS__> name##_float;                            \
-    typedef Struct<double, ##__VA_ARGS__> name##_double;                          \
-    } }                                                                           \
-    FIELDS_ENTRY(name##_f32, fields::kernel::name##_float)                        \
+// Both scalar types by default; FIELDS_FLOAT and FIELDS_DOUBLE select one, because compiling takes a while.
+#if !defined(FIELDS_FLOAT) && !defined(FIELDS_DOUBLE)
+#define FIELDS_FLOAT
+#define FIELDS_DOUBLE
+#endif
+#ifdef FIELDS_FLOAT
+#define FIELDS_KERNEL_F32(name, Struct, ...)                                                                 \
+    namespace fields { namespace kernel { typedef Struct<float, ##__VA_ARGS__> name##_float; } }             \
+    FIELDS_ENTRY(name##_f32, fields::kernel::name##_float)
+#else
+#define FIELDS_KERNEL_F32(name, Struct, ...)
+#endif
+#ifdef FIELDS_DOUBLE
+#define FIELDS_KERNEL_F64(name, Struct, ...)                                                                 \
+    namespace fields { namespace kernel { typedef Struct<double, ##__VA_ARGS__> name##_double; } }           \
     FIELDS_ENTRY(name##_f64, fields::kernel::name##_double)
+#else
+#define FIELDS_KERNEL_F64(name, Struct, ...)
+#endif
+#define FIELDS_KERNEL(name, Struct, Args, ...)             \
+    FIELDS_KERNEL_F32(name, Struct, ##__VA_ARGS__)         \
+    FIELDS_KERNEL_F64(name, Struct, ##__VA_ARGS__)
