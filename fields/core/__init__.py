@@ -15,7 +15,16 @@ _HOME = {
     "march": ("march_rays",),
     "pack": ("pack_info",),
     "volrend": ("accumulate_along_rays", "render_weight_from_alpha", "render_weight_from_density"),
-    "neighbours": ("VoxelHash", "knn", "morton_decode", "morton_encode", "radius_neighbours"),
+    "compose": (
+        "render_transmittance_from_alpha",
+        "render_transmittance_from_density",
+        "render_visibility_from_alpha",
+        "render_visibility_from_density",
+        "rendering",
+    ),
+    "scan": ("exclusive_prod", "exclusive_sum", "inclusive_prod", "inclusive_sum"),
+    "losses": ("distortion",),
+    "estimators.occ_grid": ("OccGridEstimator",),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 __all__ = sorted(_MODULE)

@@ -1,0 +1,189 @@
+"""The real commands on the embedded demo, a few iterations of it."""
+
+import json
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import fields
+from fields.apps import cli
+
+SHORT = ["--iterations", "60", "--downscale", "4"]
+
+
+def run(*arguments) -> int:
+    try:
+        return cli.main([str(a) for a in arguments])
+    except SystemExit as stop:
+        return int(stop.code or 0)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("run")
+    assert run("train", "tensorf-vm", "--out", out, *SHORT) == 0
+    return out
+
+
+def test_train_leaves_a_complete_run_folder(trained):
+    metrics = json.loads((trained / "metrics.json").read_text())
+    assert metrics["schema"] == 1 and metrics["iterations"] == 60 and len(metrics["per_image"]) == 12
+    assert metrics["results"]["psnr"] > 15  # a white image has 13 dB
+    assert len(list((trained / "renders").glob("*.png"))) == 12
+    assert (trained / "renders" / "turntable" / "rgb.mp4").stat().st_size > 1000
+    assert list(trained.glob("events*")) and (trained / "checkpoints" / "last.safetensors").exists()
+
+
+def test_eval_measures_the_same(trained, capsys):
+    before = json.loads((trained / "metrics.json").read_text())["results"]
+    assert run("eval", trained) == 0
+    after = json.loads((trained / "metrics.json").read_text())["results"]
+    assert after["psnr"] == pytest.approx(before["psnr"], abs=1e-6)
+
+
+@pytest.mark.parametrize("path", ["orbit", "spiral", "interpolate"])
+def test_render_writes_videos_and_images(trained, tmp_path, path):
+    assert run("render", trained, "--path", path, "--frames", 3, "--size", 32, 24, "--out", tmp_path) == 0
+    assert (tmp_path / "rgb.mp4").exists() and len(list((tmp_path / "depth").glob("*.png"))) == 3
+
+
+def test_render_reads_a_nerfstudio_path(trained, tmp_path):
+    pose = torch.eye(4)
+    pose[2, 3] = 4.0
+    frame = {"camera_to_world": pose.flatten().tolist(), "fov": 40.0, "aspect": 1.0}
+    file = tmp_path / "path.json"
+    file.write_text(json.dumps({"camera_type": "perspective", "render_height": 20, "render_width": 30, "fps": 24, "seconds": 1,
+                                "camera_path": [frame, frame]}))  # fmt: skip
+    assert run("render", trained, "--path", file, "--out", tmp_path / "o") == 0
+    assert len(list((tmp_path / "o" / "rgb").glob("*.png"))) == 2
+
+
+def test_python_api(trained):
+    field = fields.load(trained)
+    image = fields.render(field, fields.orbit(2, size=(24, 16)))
+    assert image.rgb.shape == (16, 24, 3) and image.depth.shape == (16, 24)
+    assert len(list(fields.render_path(field, fields.orbit(2, size=(8, 8))))) == 2
+
+
+# ---------------------------------------------------------------------------------------- stopping and going on
+
+
+def train_in_another_process(out: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "fields.apps.cli", "train", "tensorf-vm", "--out", str(out), *SHORT]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def test_interrupted_and_resumed_is_bit_for_bit_the_same(trained, tmp_path):
+    process = train_in_another_process(tmp_path)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "tensorf-vm: 24/60" in line:  # some way in, before the last milestone
+            process.send_signal(signal.SIGTERM)
+            break
+    process.stderr.read()
+    assert process.wait(60) == 130 and not (tmp_path / "model.safetensors").exists()
+    assert run("train", "tensorf-vm", "--out", tmp_path, *SHORT, "--resume") == 0
+    want, got = load_file(trained / "model.safetensors"), load_file(tmp_path / "model.safetensors")
+    assert want.keys() == got.keys() and all(torch.equal(want[k], got[k]) for k in want)
+
+
+# ---------------------------------------------------------------------------------------- bad input
+
+
+def complaint(capsys) -> str:
+    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(error) == 1, error
+    return error[0]
+
+
+def test_folders_that_are_not_runs(tmp_path, capsys):
+    assert run("eval", tmp_path) == 2
+    assert "config.json" in complaint(capsys)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "foreign", "missing", "other"])
+def test_damaged_models(trained, tmp_path, capsys, damage):
+    (tmp_path / "config.json").write_text((trained / "config.json").read_text())
+    model = (trained / "model.safetensors").read_bytes()
+    if damage == "truncated":
+        (tmp_path / "model.safetensors").write_bytes(model[: len(model) // 2])
+    elif damage == "foreign":
+        save_file({"x": torch.zeros(3)}, tmp_path / "model.safetensors")
+    elif damage == "other":
+        (tmp_path / "model.safetensors").write_bytes(b"\x80\x04pickle")
+    assert run("render", tmp_path, "--frames", 1) == 2
+    assert "model.safetensors" in complaint(capsys)
+
+
+def test_unknown_schema(trained, tmp_path, capsys):
+    config = json.loads((trained / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"schema": 99}))
+    assert run("eval", tmp_path) == 2
+    assert "99" in complaint(capsys)
+
+
+def test_unknown_setting_is_named_with_a_guess(tmp_path, capsys):
+    file = tmp_path / "my.toml"
+    file.write_text("density_rnak = 8\n")
+    assert run("train", "tensorf-vm", "--config", file, "--out", tmp_path / "o") == 2
+    assert "density_rank" in complaint(capsys) and not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("arguments", [["paint"], ["train", "tensorf-xx"], ["train", "tensorf-vm", "--data", "/nowhere"]])
+def test_unknown_words(arguments, capsys):
+    assert run(*arguments) == 2
+    complaint(capsys)
+
+
+def test_resuming_with_other_settings_or_without_checkpoint(trained, tmp_path, capsys):
+    assert run("train", "tensorf-vm", "--out", trained, *SHORT, "--resume", "--rays", 64) == 2
+    assert "rays" in complaint(capsys)
+    assert run("train", "tensorf-vm", "--out", tmp_path, *SHORT, "--resume") == 2
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path):
+    """The limit on file sizes stands in for a full disk: writes fail in the middle in just the same way."""
+    code = """
+import resource, signal, sys, torch
+from pathlib import Path
+from fields.errors import FieldsError
+from fields.io.atomic import read_tensors, write_tensors
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+file = Path(sys.argv[1]) / "model.safetensors"
+write_tensors(file, {"x": torch.ones(10)}, {})
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    write_tensors(file, {"x": torch.ones(10**6)}, {})
+except FieldsError as error:
+    print(error)
+assert read_tensors(file)[0]["x"].shape == (10,)
+assert [f.name for f in file.parent.iterdir()] == [file.name]
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "intact" in done.stdout
+
+
+# ---------------------------------------------------------------------------------------- quick to answer
+
+
+def test_help_is_instant_and_imports_no_torch():
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        done = subprocess.run([sys.executable, "-X", "importtime", "-m", "fields.apps.cli", "--help"], capture_output=True, text=True)
+        times.append(time.perf_counter() - began)
+    assert done.returncode == 0 and "train" in done.stdout and "| torch" not in done.stderr
+    assert statistics.median(times) < 0.5
+
+
+def test_doctor(capsys):
+    assert run("doctor") == 0
+    assert "backend" in capsys.readouterr().out
