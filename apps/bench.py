@@ -30,10 +30,10 @@ def main(arguments: list[str]) -> int:
     options = parse(arguments, Options, "fields bench core", "Times the core against plain PyTorch, ratios in one run.")
 
     import torch
+    from fields.benchmarks import core
     from rich.console import Console
     from rich.table import Table
 
-    from fields.benchmarks import core
     from fields.core import _backend
     from fields.io.atomic import write_json
 
@@ -50,9 +50,17 @@ def main(arguments: list[str]) -> int:
         "threads": lambda: core.thread_scaling(options.rounds),
     }
     rows = [row for name, part in parts.items() if options.only in ("all", name) for row in part()]
-    table = Table("", "ratio", "ours", "reference", "", title=f"{_backend.backend_name()}, {torch.get_num_threads()} threads")
+    table = Table(
+        "", "ratio", "ours", "reference", "", title=f"{_backend.backend_name()}, {torch.get_num_threads()} threads"
+    )
     for row in rows:
-        table.add_row(row.name, f"{row.ratio:.1f}×", f"{row.ours_seconds * 1e3:.1f} ms", f"{row.reference_seconds * 1e3:.1f} ms", row.note)
+        table.add_row(
+            row.name,
+            f"{row.ratio:.1f}×",
+            f"{row.ours_seconds * 1e3:.1f} ms",
+            f"{row.reference_seconds * 1e3:.1f} ms",
+            row.note,
+        )
     Console().print(table)
     if options.json:
         machine = {"backend": _backend.backend_name(), "threads": torch.get_num_threads(), "torch": torch.__version__}

@@ -78,7 +78,9 @@ class Progress:
 
                 memory = peak_memory(torch.device("cuda" if torch.cuda.is_initialized() else "cpu")) / 2**30
                 note = f"{note}  {memory:.1f} GiB"
-            self.bar.update(self.task, completed=i, total=total, **({"note": note} if i % 10 == 0 or i == total else {}))
+            self.bar.update(
+                self.task, completed=i, total=total, **({"note": note} if i % 10 == 0 or i == total else {})
+            )
         elif i * 10 // total > self.last_line:
             self.last_line = i * 10 // total
             print(f"{self.title}: {i}/{total}  {note}", file=sys.stderr, flush=True)

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import Positional
-
 from fields.apps.common import parse
+from tyro.conf import Positional
 
 
 @dataclass
@@ -22,12 +21,16 @@ class Options:
 
 def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: fields data check DIR [--out DIR]\n\nPoses, coverage, bounds with a picture, blur, masks; what is wrong and how to fix it.")
+        print(
+            "usage: fields data check DIR [--out DIR]\n\nPoses, coverage, bounds with a picture, blur, masks; what is wrong and how to fix it."
+        )
         return 0 if arguments else 2
     if arguments[0] != "check":
         print(f"error: fields data has no {arguments[0]!r}; it has: check.", file=sys.stderr)
         return 2
-    options = parse(arguments[1:], Options, "fields data check", "Looks at a scene and says what is wrong and how to fix it.")
+    options = parse(
+        arguments[1:], Options, "fields data check", "Looks at a scene and says what is wrong and how to fix it."
+    )
 
     from rich.console import Console
 

@@ -31,9 +31,18 @@ def main(arguments: list[str]) -> int:
     lines.append(("backend", _backend.backend_name() if not problems else "none"))
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
-        lines.append(("GPU", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB; fields.core runs there as plain PyTorch"))
+        lines.append(
+            (
+                "GPU",
+                f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB; fields.core runs there as plain PyTorch",
+            )
+        )
     else:
-        built = f"torch is built for CUDA {torch.version.cuda}, but sees no GPU" if torch.version.cuda else "torch is a CPU build"
+        built = (
+            f"torch is built for CUDA {torch.version.cuda}, but sees no GPU"
+            if torch.version.cuda
+            else "torch is a CPU build"
+        )
         lines.append(("GPU", f"none ({built})"))
     optional = ("open3d", "trimesh", "nerfacc", "tinycudann", "pytorch3d", "mitsuba")
     present = [f"{name} {_version(name)}" for name in optional if find_spec(name)]

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import Positional
-
 from fields.apps.common import Progress, choose_device, parse
+from tyro.conf import Positional
 
 
 @dataclass

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import Positional
-
 from fields.apps.common import Progress, choose_device, parse
+from tyro.conf import Positional
 
 
 @dataclass
@@ -43,7 +42,10 @@ def main(arguments: list[str]) -> int:
     cameras, fps = _cameras(options, config, field)
     out = options.out or options.run / "renders" / Path(options.path).stem
     write_path(field, cameras, out, fps, options.images)
-    print(f"{len(cameras)} frames: {out / 'rgb.mp4'}, {out / 'depth.mp4'}" + (f", {out}/rgb/*.png" if options.images else ""))
+    print(
+        f"{len(cameras)} frames: {out / 'rgb.mp4'}, {out / 'depth.mp4'}"
+        + (f", {out}/rgb/*.png" if options.images else "")
+    )
     print(f"Next: fields eval {options.run}")
     return 0
 

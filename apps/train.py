@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from fields.apps.common import Progress, choose_device, demo_scene, parse
+
 from fields.methods import Method, method, methods
 
 
@@ -68,6 +69,7 @@ def main(arguments: list[str]) -> int:
 
 def train(chosen: Method, settings, scene, options: Options, arguments: list[str]) -> int:
     from fields.apps.render import write_path
+
     from fields.core import _backend
     from fields.io.run import load
     from fields.paths import orbit_around
@@ -104,7 +106,9 @@ def _with_settings(chosen: Method, settings) -> type:
     import tyro
 
     flat = Annotated[chosen.config, tyro.conf.arg(name="")]  # type: ignore[name-defined]
-    return make_dataclass("TrainOptions", [("settings", flat, dataclasses.field(default_factory=lambda: settings))], bases=(Options,))
+    return make_dataclass(
+        "TrainOptions", [("settings", flat, dataclasses.field(default_factory=lambda: settings))], bases=(Options,)
+    )
 
 
 def _peek(arguments: list[str]) -> Options:

@@ -37,7 +37,9 @@ def vm_density(x: Tensor, planes: list[Tensor], lines: list[Tensor]) -> Tensor:
     return torch.stack([p.sum(0) for p in vm_products(x, planes, lines)]).sum(0)
 
 
-def dense_samples(origins: Tensor, directions: Tensor, t_min: Tensor, aabb: Tensor, step: float, steps: int, jitter: Tensor):
+def dense_samples(
+    origins: Tensor, directions: Tensor, t_min: Tensor, aabb: Tensor, step: float, steps: int, jitter: Tensor
+):
     """Distances (N, S), normalised positions (N, S, 3) and whether they are in the box (N, S)."""
     t = t_min[:, None] + step * (torch.arange(steps) + jitter[:, None])
     points = origins[:, None] + directions[:, None] * t[..., None]

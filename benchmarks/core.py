@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
-
 from fields.benchmarks import composed
 from fields.benchmarks.timing import Row, compare
+from torch import Tensor
+
 from fields.core import accumulate_along_rays, march_rays, ray_aabb_intersect, render_weight_from_density, vm_sample
 
 
@@ -39,7 +39,7 @@ def vm_density(rounds: int, size: int = 128, rank: int = 16, n: int = 1_000_000)
 
         return run
 
-    ours, reference = lambda: vm_sample(x, planes, lines), lambda: composed.vm_density(x, *theirs)  # noqa: E731
+    ours, reference = lambda: vm_sample(x, planes, lines), lambda: composed.vm_density(x, *theirs)
     note = f"{n} samples, R = {rank}, {size}²"
     return [
         compare("vm_density_forward", forward(ours), forward(reference), rounds, note),
@@ -67,8 +67,12 @@ def march_composite(rounds: int, n: int = 4096, size: int = 128) -> Row:
     volume, zero = occupied.permute(2, 1, 0)[None, None].float().contiguous(), torch.zeros(n)
 
     def ours() -> Tensor:
-        t_starts, t_ends, rays, _, x = march_rays(origins, directions, t_min, t_max, occupied, aabb, step, positions=True)
-        weights = render_weight_from_density(t_starts, t_ends, torch.full_like(t_starts, 20.0), ray_indices=rays, n_rays=n)[0]
+        t_starts, t_ends, rays, _, x = march_rays(
+            origins, directions, t_min, t_max, occupied, aabb, step, positions=True
+        )
+        weights = render_weight_from_density(
+            t_starts, t_ends, torch.full_like(t_starts, 20.0), ray_indices=rays, n_rays=n
+        )[0]
         return accumulate_along_rays(weights, x, rays, n)
 
     def reference() -> Tensor:
@@ -108,7 +112,9 @@ def training_iteration(rounds: int, scene_path: str, warm_up: int = 400) -> Row:
         reference(origins, directions, target, torch.rand(config.rays), t_min)
 
     cells = float(training.field.occupied.float().mean())
-    note = f"{config.rays} rays, 128³, ranks 16/48, {scene.name} after {warm_up} iterations, {cells:.1%} of cells occupied"
+    note = (
+        f"{config.rays} rays, 128³, ranks 16/48, {scene.name} after {warm_up} iterations, {cells:.1%} of cells occupied"
+    )
     return compare("training_iteration", lambda: training.step(warm_up), composed_iteration, rounds, note)
 
 

@@ -20,7 +20,9 @@ class Row:
         return asdict(self)
 
 
-def compare(name: str, ours: Callable[[], object], reference: Callable[[], object], rounds: int = 5, note: str = "") -> Row:
+def compare(
+    name: str, ours: Callable[[], object], reference: Callable[[], object], rounds: int = 5, note: str = ""
+) -> Row:
     """Medians over alternating rounds, after one of each to warm up; the ratio is reference over ours."""
     ours(), reference()
     times: tuple[list[float], list[float]] = ([], [])

@@ -83,7 +83,9 @@ def from_dict(config: type, values: dict[str, Any], source: str) -> Any:
     for name, value in values.items():
         expected = type(getattr(defaults, name))
         if not isinstance(value, (int, float) if expected is float else expected):
-            raise ConfigError(f"{source}: {name} is {value!r}; it must be {expected.__name__}, like {getattr(defaults, name)!r}.")
+            raise ConfigError(
+                f"{source}: {name} is {value!r}; it must be {expected.__name__}, like {getattr(defaults, name)!r}."
+            )
     return config(**values)
 
 

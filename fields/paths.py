@@ -93,8 +93,18 @@ def read_nerfstudio_path(file: Path) -> tuple[Cameras, float]:
         fov = torch.tensor([f["fov"] for f in frames], dtype=torch.float64)  # vertical, degrees
         seconds = float(path.get("seconds", len(frames) / float(path.get("fps", 24))))
     except FileNotFoundError:
-        raise DataError(f"{file}: no such file. --path is orbit, spiral, interpolate, test, train or a camera path file.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise DataError(
+            f"{file}: no such file. --path is orbit, spiral, interpolate, test, train or a camera path file."
+        ) from None
+    except (
+        json.JSONDecodeError,
+        UnicodeDecodeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RuntimeError,
+    ) as error:
         raise DataError(f"{file}: not a camera path of nerfstudio ({error}). Export one from its viewer.") from None
     if not len(pose) or not pose.isfinite().all() or not fov.isfinite().all():
         raise DataError(f"{file}: the camera path is empty or has poses that are not finite. Export it again.")
@@ -120,4 +130,6 @@ def from_json(data: dict) -> Cameras:
         rest = [torch.tensor(data[name]) for name in ("fx", "fy", "cx", "cy", "width", "height")]
         return Cameras(torch.cat([pose, last], 1), *rest)
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
-        raise DataError(f"config.json: its cameras are damaged ({error}). Restore the run folder from a copy.") from None
+        raise DataError(
+            f"config.json: its cameras are damaged ({error}). Restore the run folder from a copy."
+        ) from None

@@ -61,7 +61,10 @@ def test_optional_packages_are_never_imported_at_the_top():
     found = []
     for name, file in modules():
         for node in ast.parse(file.read_text()).body:
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else (
-                [node.module] if isinstance(node, ast.ImportFrom) and node.module else [])
+            names = (
+                [a.name for a in node.names]
+                if isinstance(node, ast.Import)
+                else ([node.module] if isinstance(node, ast.ImportFrom) and node.module else [])
+            )
             found += [f"{name}: {n}" for n in names if n.split(".")[0] in optional]
     assert not found, found

@@ -24,7 +24,13 @@ from fields.errors import BackendError
 SOURCES = Path(__file__).parent / "csrc"
 _HEADERS = ("grid.h", "rays.h", "march.h", "volrend.h", "decoder.h", "neighbours.h")
 _SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
-_DTYPES = {"int64_t": torch.int64, "int32_t": torch.int32, "uint8_t": torch.uint8, "float": torch.float32, "double": torch.float64}
+_DTYPES = {
+    "int64_t": torch.int64,
+    "int32_t": torch.int32,
+    "uint8_t": torch.uint8,
+    "float": torch.float32,
+    "double": torch.float64,
+}
 _SCALARS = {"int64_t": ctypes.c_int64, "int32_t": ctypes.c_int32, "uint8_t": ctypes.c_uint8, "float": ctypes.c_float,
             "double": ctypes.c_double}  # fmt: skip
 
@@ -137,7 +143,9 @@ def _members(arguments: str) -> tuple[tuple[str, str, bool, int], ...]:
 @functools.cache
 def _structure(arguments: str, dtype: torch.dtype) -> type[ctypes.Structure]:
     def ctype(kind: str, pointer: bool, length: int):
-        scalar = {torch.float32: ctypes.c_float, torch.float64: ctypes.c_double}[dtype] if kind == "T" else _SCALARS[kind]
+        scalar = (
+            {torch.float32: ctypes.c_float, torch.float64: ctypes.c_double}[dtype] if kind == "T" else _SCALARS[kind]
+        )
         base = ctypes.c_void_p if pointer else scalar
         return base * length if length else base
 
@@ -178,4 +186,6 @@ def launch(kernel: str, items: int, dtype: torch.dtype, grain: int = 256, **argu
         for k, v in enumerate(value):
             array[k] = _pointer(kernel, name, kind, dtype, v) if pointer else v
     function = getattr(cpu_library()[0], f"{kernel}_{_SUFFIX[dtype]}")
-    function(ctypes.byref(packed), ctypes.c_int64(items), ctypes.c_int64(grain), ctypes.c_int32(torch.get_num_threads()))
+    function(
+        ctypes.byref(packed), ctypes.c_int64(items), ctypes.c_int64(grain), ctypes.c_int32(torch.get_num_threads())
+    )

@@ -9,7 +9,9 @@ from fields.errors import ShapeError
 
 def check_shape(name: str, tensor: Tensor, *shape: int | None) -> None:
     """Raises ShapeError unless `tensor` has this shape; None stands for any size."""
-    if tensor.dim() != len(shape) or any(want not in (None, got) for want, got in zip(shape, tensor.shape, strict=True)):
+    if tensor.dim() != len(shape) or any(
+        want not in (None, got) for want, got in zip(shape, tensor.shape, strict=True)
+    ):
         want = ", ".join("*" if s is None else str(s) for s in shape)
         raise ShapeError(f"{name} must have shape ({want}), but has {tuple(tensor.shape)}.")
 

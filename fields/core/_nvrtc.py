@@ -34,7 +34,9 @@ def find_nvrtc() -> Path:
         for file in sorted(folder.glob("libnvrtc.so.*")):
             if "builtins" not in file.name and "alt" not in file.name:
                 return file
-    raise BackendError("NVRTC is not installed. CUDA builds of torch bring it; alone it is `pip install nvidia-cuda-nvrtc`.")
+    raise BackendError(
+        "NVRTC is not installed. CUDA builds of torch bring it; alone it is `pip install nvidia-cuda-nvrtc`."
+    )
 
 
 @functools.cache
@@ -70,7 +72,9 @@ def compile_kernels(architecture: str, scalar: str = "float") -> str:
         if nvrtc.nvrtcCompileProgram(program, len(flags), options):
             log = _read(program, "ProgramLog")
             first = next((line for line in log.splitlines() if "error" in line), log.strip()[:200])
-            raise BackendError(f"The kernels do not compile for {architecture}: {first.strip()}. Please report this with `fields doctor`.")
+            raise BackendError(
+                f"The kernels do not compile for {architecture}: {first.strip()}. Please report this with `fields doctor`."
+            )
         return _read(program, "PTX")
     finally:
         nvrtc.nvrtcDestroyProgram(ctypes.byref(program))

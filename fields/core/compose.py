@@ -15,7 +15,9 @@ def render_transmittance_from_density(
     n_rays: int | None = None, prefix_trans: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Transmittance up to each sample, and its opacity. Arguments and gradients: `render_weight_from_density`."""
-    _, trans, alphas = render_weight_from_density(t_starts, t_ends, sigmas, packed_info, ray_indices, n_rays, prefix_trans)
+    _, trans, alphas = render_weight_from_density(
+        t_starts, t_ends, sigmas, packed_info, ray_indices, n_rays, prefix_trans
+    )
     return trans, alphas
 
 
@@ -36,7 +38,9 @@ def render_visibility_from_density(
 
     Gradients: none.
     """
-    trans, alphas = render_transmittance_from_density(t_starts, t_ends, sigmas, packed_info, ray_indices, n_rays, prefix_trans)
+    trans, alphas = render_transmittance_from_density(
+        t_starts, t_ends, sigmas, packed_info, ray_indices, n_rays, prefix_trans
+    )
     return _visible(trans, alphas, early_stop_eps, alpha_thre)
 
 

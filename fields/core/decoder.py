@@ -44,12 +44,16 @@ def fused_decoder(
     check_shape("features", features, None, None)
     check_shape("directions", directions, features.shape[0], 3)
     tensors = {"basis": basis} if basis is not None else {}
-    check_floating(features=features, directions=directions, **tensors, **{f"weight {k}": w for k, w in enumerate(weights)})
+    check_floating(
+        features=features, directions=directions, **tensors, **{f"weight {k}": w for k, w in enumerate(weights)}
+    )
     width = features.shape[1] if basis is None else basis.shape[0]
     if basis is not None:
         check_shape("basis", basis, None, features.shape[1])
     if not 1 <= len(weights) <= 4 or len(biases) != len(weights):
-        raise ShapeError(f"The decoder has one to four layers, each with weight and bias; got {len(weights)} and {len(biases)}.")
+        raise ShapeError(
+            f"The decoder has one to four layers, each with weight and bias; got {len(weights)} and {len(biases)}."
+        )
     inputs = width + 3 + 2 * (width * feature_frequencies + 3 * view_frequencies)
     for k, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         check_shape(f"weight {k}", weight, None, inputs)
@@ -78,7 +82,9 @@ def _saved_width(features: Tensor, basis: Tensor | None, weights: list[Tensor]) 
     return _padded(width) + sum(_padded(w.shape[0]) for w in weights[:-1])
 
 
-def _launch(kernel, items, features, directions, basis, weights, biases, feature_frequencies, view_frequencies, **given):
+def _launch(
+    kernel, items, features, directions, basis, weights, biases, feature_frequencies, view_frequencies, **given
+):
     backward = kernel == "decoder_backward"
     arguments = dict.fromkeys(("grad", "saved", "grad_features", "grad_directions", "grad_parameters"))
     arguments |= {"features": features, "directions": directions, "n": features.shape[0], "parameters": 0, "chunk": 0}
@@ -149,7 +155,8 @@ def _decode_bwd(
     _backend.launch("decoder_reduce", -(-sum(sizes) // 1024), features.dtype, 8, copies=copies, total=total,
                     chunks=chunks, parameters=sum(sizes))  # fmt: skip
     parts = [
-        part.view(rows, -1)[:, :columns].clone() for part, (rows, columns) in zip(total.split(sizes), shapes, strict=True)
+        part.view(rows, -1)[:, :columns].clone()
+        for part, (rows, columns) in zip(total.split(sizes), shapes, strict=True)
     ]
     grad_basis = features.new_empty(0) if basis is None else parts.pop(0)
     return [grad_features, grad_directions, grad_basis, *parts[0::2], *[b[0] for b in map(torch.clone, parts[1::2])]]

@@ -119,7 +119,9 @@ def resolution_and_channels(factors: Sequence[Tensor], layout: str) -> tuple[lis
                 if knots < 2:
                     raise ShapeError(f"A grid needs at least two knots per axis; {'xyz'[axis]} has {knots}.")
                 if resolution[axis] not in (0, knots):
-                    raise ShapeError(f"Factors disagree on the knots along {'xyz'[axis]}: {resolution[axis]} and {knots}.")
+                    raise ShapeError(
+                        f"Factors disagree on the knots along {'xyz'[axis]}: {resolution[axis]} and {knots}."
+                    )
                 resolution[axis] = knots
         if len(ranks) != 1:
             raise ShapeError(f"The factors of one mode must have the same rank, but have {sorted(ranks)}.")
@@ -282,7 +284,9 @@ def _value_bwd_backward(ctx, cotangents):
     else:
         dfactors = []
     # The tangent of grad is zero: only positions and factors were differentiated in the first backward pass.
-    dvalue, second_x, *second = _value_bwd_bwd(dx, dfactors, torch.zeros_like(grad), grad, x, factors, ctx.layout, ctx.summed)
+    dvalue, second_x, *second = _value_bwd_bwd(
+        dx, dfactors, torch.zeros_like(grad), grad, x, factors, ctx.layout, ctx.summed
+    )
     return dvalue, second_x, second, None, None, None, None
 
 

@@ -52,7 +52,9 @@ def march_rays(
     check_shape("aabb", aabb, 6)
     check_floating(rays_o=rays_o, rays_d=rays_d, t_min=t_min, t_max=t_max, aabb=aabb)
     if occupied.dim() not in (3, 4) or occupied.dtype is not torch.bool or 0 in occupied.shape:
-        raise ShapeError(f"occupied must be bool (Nx, Ny, Nz) or (levels, Nx, Ny, Nz), not {occupied.dtype} {tuple(occupied.shape)}.")
+        raise ShapeError(
+            f"occupied must be bool (Nx, Ny, Nz) or (levels, Nx, Ny, Nz), not {occupied.dtype} {tuple(occupied.shape)}."
+        )
     if not step_size > 0 or not cone_angle >= 0:
         raise ShapeError(f"step_size must be positive and cone_angle not negative; got {step_size} and {cone_angle}.")
     grids = (occupied if occupied.dim() == 4 else occupied[None]).contiguous()
@@ -61,12 +63,21 @@ def march_rays(
     t_starts, t_ends, ray_indices, packed_info, x = implementation(
         *inputs, grids, aabb.detach().contiguous(), float(step_size), float(cone_angle)
     )
-    return (t_starts, t_ends, ray_indices, packed_info, x) if positions else (t_starts, t_ends, ray_indices, packed_info)
+    return (
+        (t_starts, t_ends, ray_indices, packed_info, x) if positions else (t_starts, t_ends, ray_indices, packed_info)
+    )
 
 
 @torch.library.custom_op("fields::march", mutates_args=())
 def _march(
-    rays_o: Tensor, rays_d: Tensor, t_min: Tensor, t_max: Tensor, grids: Tensor, aabb: Tensor, step: float, cone_angle: float
+    rays_o: Tensor,
+    rays_d: Tensor,
+    t_min: Tensor,
+    t_max: Tensor,
+    grids: Tensor,
+    aabb: Tensor,
+    step: float,
+    cone_angle: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     n, (levels, *resolution) = rays_o.shape[0], grids.shape
     bricks = [-(-r // 8) for r in resolution]

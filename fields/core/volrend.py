@@ -21,7 +21,9 @@ def _packing(like: Tensor, packed_info: Tensor | None, ray_indices: Tensor | Non
             n_rays = int(ray_indices[-1]) + 1 if ray_indices.numel() else 0
         return pack_info(ray_indices, n_rays)
     if like.dim() < 2:
-        raise ShapeError("Packed samples need packed_info, or ray_indices and n_rays; samples without are (…, n_samples).")
+        raise ShapeError(
+            "Packed samples need packed_info, or ray_indices and n_rays; samples without are (…, n_samples)."
+        )
     rays, per_ray = like.numel() // max(like.shape[-1], 1), like.shape[-1]
     begins = torch.arange(rays, device=like.device) * per_ray
     return torch.stack([begins, torch.full_like(begins, per_ray)], -1)
@@ -52,7 +54,9 @@ def render_weight_from_density(
     """
     check_floating(sigmas=sigmas, t_starts=t_starts, t_ends=t_ends)
     if not t_starts.shape == t_ends.shape == sigmas.shape:
-        raise ShapeError(f"t_starts {tuple(t_starts.shape)}, t_ends {tuple(t_ends.shape)} and sigmas {tuple(sigmas.shape)} must agree.")
+        raise ShapeError(
+            f"t_starts {tuple(t_starts.shape)}, t_ends {tuple(t_ends.shape)} and sigmas {tuple(sigmas.shape)} must agree."
+        )
     packed = _packing(sigmas, packed_info, ray_indices, n_rays)
     flat = [t.reshape(-1).contiguous() for t in (t_starts, t_ends, sigmas)]
     implementation = _ref.weights_from_density if _backend.use_reference(sigmas) else _from_density
@@ -159,11 +163,15 @@ def _from_alpha(alphas: Tensor, packed: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.library.custom_op("fields::weights_from_alpha_bwd", mutates_args=())
-def _from_alpha_bwd(grad_weights: Tensor | None, grad_trans: Tensor | None, alphas: Tensor, packed: Tensor, trans: Tensor) -> Tensor:
+def _from_alpha_bwd(
+    grad_weights: Tensor | None, grad_trans: Tensor | None, alphas: Tensor, packed: Tensor, trans: Tensor
+) -> Tensor:
     grad = torch.zeros_like(alphas)
     grads = {"grad_weights": grad_weights, "grad_trans": grad_trans}
     grads = {name: None if g is None else g.contiguous() for name, g in grads.items()}
-    _launch_weights("backward", alphas, given=alphas, alphas=alphas, packed=packed, trans=trans, grad_sigmas=grad, **grads)
+    _launch_weights(
+        "backward", alphas, given=alphas, alphas=alphas, packed=packed, trans=trans, grad_sigmas=grad, **grads
+    )
     return grad
 
 

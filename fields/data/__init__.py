@@ -70,9 +70,7 @@ def detect_format(path: str | Path) -> str:
             return "transforms"
         if (path / "transforms_train.json").exists():
             return _blender_or_transforms(path)
-        if any((path / d).is_dir() for d in ("sparse", "colmap/sparse")) or any(
-            path.glob("cameras.[bt][ix][nt]")
-        ):
+        if any((path / d).is_dir() for d in ("sparse", "colmap/sparse")) or any(path.glob("cameras.[bt][ix][nt]")):
             return "colmap"
         if (path / "poses_bounds.npy").exists():
             return "llff"

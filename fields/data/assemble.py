@@ -40,11 +40,7 @@ def headers_of(frames: Sequence[Frame]) -> list[ImageHeader]:
 def make_cameras(frames: Sequence[Frame], headers: Sequence[ImageHeader]) -> Cameras:
     """Cameras for the images at their size on disk."""
     n = len(frames)
-    poses = (
-        torch.from_numpy(np.stack([f.pose for f in frames if f.pose is not None]))
-        if n
-        else torch.zeros(0, 4, 4)
-    )  # type: ignore[arg-type]
+    poses = torch.from_numpy(np.stack([f.pose for f in frames if f.pose is not None])) if n else torch.zeros(0, 4, 4)  # type: ignore[arg-type]
     numbers = [f.intrinsics.at_size(h.width, h.height) for f, h in zip(frames, headers, strict=True)]
     fx, fy, cx, cy = torch.tensor(numbers, dtype=torch.float64).view(n, 4).unbind(-1)
     distortion = torch.zeros(n, N_DISTORTION)
@@ -151,9 +147,7 @@ def _reduced_copies(frames: Sequence[Frame], folder: Path | None, downscale: int
     """The frames with their images from `images_4` or the like, if all of them are there."""
     if folder is None or downscale == 1:
         return None
-    if any(
-        f.intrinsics.depends_on_image_size for f in frames
-    ):  # the full image's size is what gives them meaning
+    if any(f.intrinsics.depends_on_image_size for f in frames):  # the full image's size is what gives them meaning
         return None
     smaller = folder.with_name(f"{folder.name}_{downscale}")
     if not smaller.is_dir():

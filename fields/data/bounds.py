@@ -103,9 +103,7 @@ def _find_box(
     lo, hi = o.min(0).values, o.max(0).values
     reach = 4 * max(float((hi - lo).max()), 1e-3)
     ahead = cameras.forward.double().cpu().mean(0) * reach
-    corners = torch.stack(
-        [lo - 0.1 * reach, hi + 0.1 * reach, lo + ahead - 0.5 * reach, hi + ahead + 0.5 * reach]
-    )
+    corners = torch.stack([lo - 0.1 * reach, hi + 0.1 * reach, lo + ahead - 0.5 * reach, hi + ahead + 0.5 * reach])
     return torch.stack([corners.min(0).values, corners.max(0).values]), (
         "box: in front of the cameras, four times as deep as they are apart (their axes do not meet)"
     )
@@ -133,9 +131,7 @@ def frustum_points(cameras: Cameras, depth_ranges: Tensor) -> Tensor:
     return torch.cat([o + d * (depth_ranges[index, k] / along).float()[:, None] for k in (0, 1)])
 
 
-def near_far_of(
-    cameras: Cameras, aabb: Tensor, points: Tensor | None, distance: float | None
-) -> tuple[float, float]:
+def near_far_of(cameras: Cameras, aabb: Tensor, points: Tensor | None, distance: float | None) -> tuple[float, float]:
     """near: half the distance of the nearest sparse points, else where other cameras begin to see what one
     sees. far: beyond the box for every camera."""
     o = cameras.centres.double().cpu()
@@ -182,9 +178,7 @@ def _in_picture(cameras: Cameras, i: int, xy: Tensor) -> Tensor:
     return (xy >= 0).all(-1) & (xy[:, 0] < cameras.width[i]) & (xy[:, 1] < cameras.height[i])
 
 
-def hull_box(
-    cameras: Cameras, images: ImageStore, centre: Tensor, half: float, resolution: int = 48
-) -> Tensor | None:
+def hull_box(cameras: Cameras, images: ImageStore, centre: Tensor, half: float, resolution: int = 48) -> Tensor | None:
     """(2, 3) box of the points that every view's alpha allows, or None if nothing is left."""
     some = torch.linspace(0, len(cameras) - 1, min(len(cameras), 40)).round().long()
     axis = (torch.arange(resolution) + 0.5) / resolution * 2 - 1

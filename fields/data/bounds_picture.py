@@ -21,11 +21,7 @@ def draw(scene: Scene, path: Path) -> Path:
     figure = Figure(figsize=(15, 5.6), dpi=100)
     FigureCanvasAgg(figure)
     box = scene.aabb.double().numpy()
-    points = (
-        np.zeros((0, 3))
-        if scene.points is None
-        else scene.points[:: max(1, len(scene.points) // 6000)].numpy()
-    )
+    points = np.zeros((0, 3)) if scene.points is None else scene.points[:: max(1, len(scene.points) // 6000)].numpy()
     seen = [box]
     if len(points):
         seen.append(np.percentile(points, [2, 98], axis=0))
@@ -33,13 +29,9 @@ def draw(scene: Scene, path: Path) -> Path:
     extent = np.concatenate(seen)
     lo, hi = extent.min(0), extent.max(0)
     margin = 0.08 * float((hi - lo).max())
-    for k, (a, b, title) in enumerate(
-        ((0, 1, "from above"), (0, 2, "from the front"), (1, 2, "from the side"))
-    ):
+    for k, (a, b, title) in enumerate(((0, 1, "from above"), (0, 2, "from the front"), (1, 2, "from the side"))):
         axes = figure.add_subplot(1, 3, k + 1)
-        axes.scatter(
-            points[:, a], points[:, b], s=1.5, c=_POINTS, alpha=0.35, linewidths=0, label="sparse points"
-        )
+        axes.scatter(points[:, a], points[:, b], s=1.5, c=_POINTS, alpha=0.35, linewidths=0, label="sparse points")
         for split, colour, label in ((scene.train, _TRAIN, "train"), (scene.test, _TEST, "test")):
             if not len(split):
                 continue
@@ -51,9 +43,7 @@ def draw(scene: Scene, path: Path) -> Path:
             )  # fmt: skip
             axes.scatter(o[:, a], o[:, b], s=8, c=colour)
         size = box[1] - box[0]
-        axes.add_patch(
-            Rectangle((box[0, a], box[0, b]), size[a], size[b], fill=False, ec=_BOX, lw=2, label="box")
-        )
+        axes.add_patch(Rectangle((box[0, a], box[0, b]), size[a], size[b], fill=False, ec=_BOX, lw=2, label="box"))
         axes.set_xlim(lo[a] - margin, hi[a] + margin)
         axes.set_ylim(lo[b] - margin, hi[b] + margin)
         axes.set_aspect("equal")
@@ -63,9 +53,7 @@ def draw(scene: Scene, path: Path) -> Path:
         axes.grid(alpha=0.25)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     shown = [(h, x) for h, x in zip(handles, labels, strict=True) if x != "sparse points" or len(points)]
-    figure.legend(
-        [h for h, _ in shown], [x for _, x in shown], loc="lower center", ncol=len(shown), frameon=False
-    )
+    figure.legend([h for h, _ in shown], [x for _, x in shown], loc="lower center", ncol=len(shown), frameon=False)
     figure.suptitle(f"{scene.name}: {scene.notes[-1]}" if scene.notes else scene.name, fontsize=10)
     figure.tight_layout(rect=(0, 0.06, 1, 1))
     figure.savefig(path)

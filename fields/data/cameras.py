@@ -55,9 +55,7 @@ class Cameras:
             if value.ndim == 0:
                 value = value.expand(n).clone()
             if value.shape != (n,):
-                raise ShapeError(
-                    f"Cameras: {name} has shape {tuple(value.shape)}; expected ({n},), one per pose."
-                )
+                raise ShapeError(f"Cameras: {name} has shape {tuple(value.shape)}; expected ({n},), one per pose.")
             setattr(self, name, value)
         model = torch.zeros(n, dtype=torch.int64) if self.model is None else self.model
         self.model = torch.as_tensor(model, dtype=torch.int64, device=device)
@@ -134,9 +132,7 @@ class Cameras:
         d = torch.cat([d[:, :1], -d[:, 1:]], -1)  # OpenCV's axes to OpenGL's
         directions = F.normalize((rotation * d[:, None, :]).sum(-1), dim=-1)
         for lens in set(self._lenses) & set(lenses.DISPLACED):
-            shift = (
-                lenses.displacement(lens, u, v, self.distortion[index]) * (self.model[index] == lens)[:, None]
-            )
+            shift = lenses.displacement(lens, u, v, self.distortion[index]) * (self.model[index] == lens)[:, None]
             shift = torch.cat([shift[:, :1], -shift[:, 1:]], -1)
             origins = origins + (rotation * shift[:, None, :]).sum(-1)
         return origins, directions

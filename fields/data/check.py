@@ -64,9 +64,7 @@ class Report:
                 parts.append(Text(f"… and {len(some) - _SHOWN} more {severity}s of this kind", style=style))
         if self.picture is not None:
             parts.append(Text(f"Bounds drawn in {self.picture}"))
-        verdict = (
-            "This scene is ready for training." if self.ok else "This scene cannot be trained on as it is."
-        )
+        verdict = "This scene is ready for training." if self.ok else "This scene cannot be trained on as it is."
         parts.append(Text(verdict, style="bold green" if self.ok else "bold red"))
         return Group(*parts)
 
@@ -123,15 +121,11 @@ def _describe_files(report: Report, capture: Capture, facts: Sequence[ImageFacts
     report.facts.append(("images", f"{len(train)} train, {len(test)} test{custom}"))
     sizes = Counter((f.header.width, f.header.height) for f in facts if f.header is not None)
     if sizes:
-        listed = ", ".join(
-            f"{w} x {h}" + (f" ({n})" if len(sizes) > 1 else "") for (w, h), n in sizes.most_common(4)
-        )
+        listed = ", ".join(f"{w} x {h}" + (f" ({n})" if len(sizes) > 1 else "") for (w, h), n in sizes.most_common(4))
         report.facts.append(("sizes", listed + (f" and {len(sizes) - 4} more" if len(sizes) > 4 else "")))
     lenses = Counter(f.intrinsics.lens.name.lower() for f in capture.frames)
     if lenses:
-        report.facts.append(
-            ("lens", ", ".join(k + (f" ({n})" if len(lenses) > 1 else "") for k, n in lenses.items()))
-        )
+        report.facts.append(("lens", ", ".join(k + (f" ({n})" if len(lenses) > 1 else "") for k, n in lenses.items())))
     turned = [f.frame.name for f in facts if f.header is not None and f.header.rotated]
     if turned:
         report.problems.append(
@@ -151,9 +145,7 @@ def draw_bounds(scene: Scene, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         return draw(scene, folder / "bounds.png")
     except OSError as e:
-        raise DataError(
-            f"{folder}: cannot write bounds.png ({e.strerror}).\nGive a folder that can be written."
-        ) from e
+        raise DataError(f"{folder}: cannot write bounds.png ({e.strerror}).\nGive a folder that can be written.") from e
 
 
 __all__ = ["ImageHeader", "Problem", "Report", "check_scene", "draw_bounds"]

@@ -55,9 +55,7 @@ def camera_findings(scene: Scene, downscale: int = 1) -> tuple[list[tuple[str, s
                 )
             )
     else:
-        sentences.append(
-            ("coverage", "the cameras do not look at a common point (forward-facing or inside-out)")
-        )
+        sentences.append(("coverage", "the cameras do not look at a common point (forward-facing or inside-out)"))
     problems += _box_problems(scene) + _strays(scene)
     return sentences, problems
 
@@ -99,9 +97,7 @@ def _resolution(scene: Scene, distance: float, downscale: int) -> tuple[str, lis
 def _focal(c: Cameras) -> str:
     fov = torch.rad2deg(2 * torch.atan(0.5 * c.width / c.fx))
     many = float(fov.max() - fov.min()) > 0.1
-    return f"horizontal field of view {float(fov.min()):.1f}°" + (
-        f" to {float(fov.max()):.1f}°" if many else ""
-    )
+    return f"horizontal field of view {float(fov.min()):.1f}°" + (f" to {float(fov.max()):.1f}°" if many else "")
 
 
 def _which(scene: Scene, bad: Tensor) -> str:
@@ -168,9 +164,7 @@ def _box_problems(scene: Scene) -> list[Problem]:
             )
         )
     if scene.points is not None and len(scene.points):
-        share = float(
-            ((scene.points >= scene.aabb[0]) & (scene.points <= scene.aabb[1])).all(-1).float().mean()
-        )
+        share = float(((scene.points >= scene.aabb[0]) & (scene.points <= scene.aabb[1])).all(-1).float().mean())
         if share < 0.7:
             problems.append(
                 Problem(

@@ -62,9 +62,7 @@ def _facts(frame: Frame) -> ImageFacts:
     facts.opaque = float(opaque.mean())
     if min(grey.shape) > 2:
         laplacian = 4 * grey[1:-1, 1:-1] - grey[:-2, 1:-1] - grey[2:, 1:-1] - grey[1:-1, :-2] - grey[1:-1, 2:]
-        inside = (
-            opaque[1:-1, 1:-1] & opaque[:-2, 1:-1] & opaque[2:, 1:-1] & opaque[1:-1, :-2] & opaque[1:-1, 2:]
-        )
+        inside = opaque[1:-1, 1:-1] & opaque[:-2, 1:-1] & opaque[2:, 1:-1] & opaque[1:-1, :-2] & opaque[1:-1, 2:]
         facts.sharpness = float(laplacian[inside].var()) if inside.any() else 0.0
     linear = (grey / 255) ** 2.2
     facts.brightness = float(np.log2(max(linear[opaque].mean() if opaque.any() else 0.0, 1e-4)))
@@ -73,17 +71,13 @@ def _facts(frame: Frame) -> ImageFacts:
     return facts
 
 
-def image_findings(
-    capture: Capture, facts: Sequence[ImageFacts]
-) -> tuple[list[tuple[str, str]], list[Problem]]:
+def image_findings(capture: Capture, facts: Sequence[ImageFacts]) -> tuple[list[tuple[str, str]], list[Problem]]:
     """Sentences and problems from facts without errors."""
     sentences, problems = [], []
     sharpness = np.array([f.sharpness for f in facts])
     median = float(np.median(sharpness))
     blurred = [f.frame.name for f in facts if f.sharpness < BLUR_RATIO * median]
-    sentences.append(
-        ("sharpness", f"median {median:.0f} (variance of the Laplacian), {len(blurred)} blurred")
-    )
+    sentences.append(("sharpness", f"median {median:.0f} (variance of the Laplacian), {len(blurred)} blurred"))
     if blurred:
         problems.append(
             Problem(
@@ -120,25 +114,17 @@ def image_findings(
     return sentences, problems
 
 
-def _mask_problems(
-    facts: Sequence[ImageFacts], sentences: list[tuple[str, str]], alpha: bool
-) -> list[Problem]:
+def _mask_problems(facts: Sequence[ImageFacts], sentences: list[tuple[str, str]], alpha: bool) -> list[Problem]:
     masked = [f for f in facts if f.usable is not None]
     if not masked:
         return []
     share = float(np.mean([f.usable for f in masked]))
     role = "cut out the object" if alpha else "mark the pixels to use"
-    sentences.append(
-        ("masks", f"{len(masked)} of {len(facts)} images; they {role}, {100 * share:.0f} % white")
-    )
+    sentences.append(("masks", f"{len(masked)} of {len(facts)} images; they {role}, {100 * share:.0f} % white"))
     black = [f.frame.name for f in masked if f.usable is not None and f.usable < 0.005]
     if not black:
         return []
-    return [
-        Problem(
-            "warning", f"The masks of {_some(black)} are black: no pixel is used.", "Invert or repair them."
-        )
-    ]
+    return [Problem("warning", f"The masks of {_some(black)} are black: no pixel is used.", "Invert or repair them.")]
 
 
 def _duplicates(facts: Sequence[ImageFacts]) -> list[Problem]:
@@ -154,16 +140,8 @@ def _duplicates(facts: Sequence[ImageFacts]) -> list[Problem]:
     names = f"{facts[i].frame.name} and {facts[j].frame.name}"
     if moved:
         what = f"{names} show the same picture from different poses ({len(moved)} pairs): one is wrong."
-        return [
-            Problem(
-                "warning", what, "Remove one of each pair, and estimate the poses again if there are many."
-            )
-        ]
-    return [
-        Problem(
-            "warning", f"{names} are the same image ({len(pairs)} such pairs).", "Remove one of each pair."
-        )
-    ]
+        return [Problem("warning", what, "Remove one of each pair, and estimate the poses again if there are many.")]
+    return [Problem("warning", f"{names} are the same image ({len(pairs)} such pairs).", "Remove one of each pair.")]
 
 
 def _same_pose(a: Frame, b: Frame) -> bool:

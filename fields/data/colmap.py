@@ -52,9 +52,7 @@ def read(path: Path) -> Capture:
     model = read_model(folder)
     capture = Capture(path=path, format="colmap", frames=[], free_gauge=True)
     if others:
-        capture.notes.append(
-            f"{folder.relative_to(path)} has the most images of {others + 1} reconstructions"
-        )
+        capture.notes.append(f"{folder.relative_to(path)} has the most images of {others + 1} reconstructions")
     if len(model.points):
         capture.points = model.points
     images = sorted(model.images, key=lambda r: r.name)
@@ -66,9 +64,7 @@ def read(path: Path) -> Capture:
         camera = model.cameras.get(record.camera_id)
         where = f"{folder / 'images'}: {record.name}"
         if camera is None:
-            raise DataError(
-                f"{where} uses camera {record.camera_id}, which is not listed.\nExport the model again."
-            )
+            raise DataError(f"{where} uses camera {record.camera_id}, which is not listed.\nExport the model again.")
         capture.frames.append(
             Frame(
                 name=record.name,

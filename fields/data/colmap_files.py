@@ -133,9 +133,7 @@ def _images_bin(path: Path) -> list[ImageRecord]:
         table = f.table(_KEYPOINT, f.take("Q")[0])
         keypoints = np.stack([table["x"], table["y"]], -1)
         quat, translation = np.array(numbers[1:5]), np.array(numbers[5:8])
-        images.append(
-            ImageRecord(name, numbers[8], quat, translation, keypoints, table["id"].astype(np.int64))
-        )
+        images.append(ImageRecord(name, numbers[8], quat, translation, keypoints, table["id"].astype(np.int64)))
     return images
 
 
@@ -165,9 +163,7 @@ def _rows(path: Path, least: int) -> list[tuple[int, list[str]]]:
     rows = [(i, x.split()) for i, x in _lines(path)]
     for i, row in rows:
         if len(row) < least:
-            raise DataError(
-                f"{path}: line {i} has {len(row)} values, expected {least}.\nExport the model again."
-            )
+            raise DataError(f"{path}: line {i} has {len(row)} values, expected {least}.\nExport the model again.")
     return rows
 
 
@@ -196,14 +192,10 @@ def _images_txt(path: Path) -> list[ImageRecord]:
         if not row and i == len(lines) - 1:
             break
         if len(row) < 10:
-            raise DataError(
-                f"{path}: line {line} has {len(row)} values, expected 10.\nExport the model again."
-            )
+            raise DataError(f"{path}: line {line} has {len(row)} values, expected 10.\nExport the model again.")
         n = _numbers(row[:9], path, line)
         # The second line, empty for an image without keypoints, may be missing at the end of the file.
         values = lines[i + 1][1].split() if i + 1 < len(lines) else []
         table = _numbers(values[: len(values) // 3 * 3], path, line + 1).reshape(-1, 3)
-        images.append(
-            ImageRecord(row[9], int(n[8]), n[1:5], n[5:8], table[:, :2], table[:, 2].astype(np.int64))
-        )
+        images.append(ImageRecord(row[9], int(n[8]), n[1:5], n[5:8], table[:, :2], table[:, 2].astype(np.int64)))
     return images

@@ -27,9 +27,7 @@ def read(path: Path) -> Capture:
         with np.load(file, allow_pickle=False) as archive:
             matrices = {k: np.asarray(archive[k], dtype=np.float64) for k in archive.files if "_mat_" in k}
     except (OSError, ValueError, EOFError, KeyError) as e:
-        raise DataError(
-            f"{file}: not a readable archive of cameras ({e}).\nCopy it again from its source."
-        ) from e
+        raise DataError(f"{file}: not a readable archive of cameras ({e}).\nCopy it again from its source.") from e
     folder = next((path / n for n in ("image", "images", "rgb") if (path / n).is_dir()), path / "image")
     images = list_images(folder) if folder.is_dir() else []
     masks = list_images(path / "mask") if (path / "mask").is_dir() else []
@@ -38,8 +36,7 @@ def read(path: Path) -> Capture:
         return capture
     if len(masks) not in (0, len(images)):
         raise DataError(
-            f"{path / 'mask'}: {len(masks)} masks for {len(images)} images.\n"
-            "Add the missing ones, or remove mask/."
+            f"{path / 'mask'}: {len(masks)} masks for {len(images)} images.\nAdd the missing ones, or remove mask/."
         )
     scale = matrices.get("scale_mat_0", np.eye(4))
     for i, image in enumerate(images):

@@ -55,9 +55,7 @@ class ImageStore:
 
     def to(self, device: torch.device | str) -> ImageStore:
         masks = None if self.masks is None else self.masks.to(device)
-        data, offsets, width, height = (
-            t.to(device) for t in (self.data, self.offsets, self.width, self.height)
-        )
+        data, offsets, width, height = (t.to(device) for t in (self.data, self.offsets, self.width, self.height))
         return ImageStore(data, offsets, width, height, masks)
 
     def flat_index(self, index: Tensor, x: Tensor, y: Tensor) -> Tensor:

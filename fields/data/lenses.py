@@ -215,9 +215,7 @@ def project(lens: Lens, p: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor
         return longitude / math.pi, torch.atan2(y, (r * r - b * b).sqrt()) / math.pi
     if lens in (Lens.FISHEYE, Lens.FISHEYE624):
         r = torch.hypot(x, y)
-        theta_over_r = torch.where(
-            r > 1e-9, torch.atan2(r, z) / r.clamp_min(1e-9), 1 / z.abs().clamp_min(1e-9)
-        )
+        theta_over_r = torch.where(r > 1e-9, torch.atan2(r, z) / r.clamp_min(1e-9), 1 / z.abs().clamp_min(1e-9))
         u, v = x * theta_over_r, y * theta_over_r
         visible = torch.ones_like(z, dtype=torch.bool)
     else:
@@ -232,8 +230,6 @@ def project(lens: Lens, p: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor
         u, v = u * scale, v * scale
     for distortion, c in _stages(lens, list(coefficients.unbind(-1)), short=False):
         u, v, a, b, c_, d = distortion(u, v, c)
-        visible = visible & (
-            a * d - b * c_ > 0
-        )  # past its fold the polynomial maps the outside back into the picture
+        visible = visible & (a * d - b * c_ > 0)  # past its fold the polynomial maps the outside back into the picture
     nan = torch.full_like(u, math.nan)
     return torch.where(visible, u, nan), torch.where(visible, v, nan)

@@ -26,9 +26,7 @@ def read(path: Path) -> Capture:
         )
     folder = next((path / f for f in _FOLDERS if (path / f).is_dir() and list_images(path / f)), None)
     if folder is None:
-        raise DataError(
-            f"{path}: no images (looked in {', '.join(f + '/' for f in _FOLDERS)}).\nAdd the images."
-        )
+        raise DataError(f"{path}: no images (looked in {', '.join(f + '/' for f in _FOLDERS)}).\nAdd the images.")
     images = list_images(folder)
     if len(images) != len(table):
         raise DataError(
@@ -65,9 +63,7 @@ def read(path: Path) -> Capture:
 def list_images(folder: Path) -> list[Path]:
     """Its images in order of name."""
     extensions = {e.lower() for e in IMAGE_EXTENSIONS}
-    return sorted(
-        p for p in folder.iterdir() if p.suffix.lower() in extensions and not p.name.startswith(".")
-    )
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in extensions and not p.name.startswith("."))
 
 
 def load_npy(path: Path) -> np.ndarray:

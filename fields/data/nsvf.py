@@ -26,8 +26,7 @@ def read(path: Path) -> Capture:
         pose = read_table(pose_file)
         if pose.shape != (4, 4):
             raise DataError(
-                f"{pose_file}: {pose.shape} numbers, expected 4 x 4.\n"
-                "Write the camera pose as a 4 x 4 matrix."
+                f"{pose_file}: {pose.shape} numbers, expected 4 x 4.\nWrite the camera pose as a 4 x 4 matrix."
             )
         kind = {"0_": "train", test: "test"}.get(image.name[:2], "skip") if has_split else None
         capture.frames.append(
@@ -43,9 +42,7 @@ def read(path: Path) -> Capture:
     if (path / "bbox.txt").is_file():
         numbers = read_table(path / "bbox.txt").ravel()
         if len(numbers) < 6 or not (numbers[:3] < numbers[3:6]).all():
-            raise DataError(
-                f"{path / 'bbox.txt'}: not a box.\nWrite xmin ymin zmin xmax ymax zmax in one line."
-            )
+            raise DataError(f"{path / 'bbox.txt'}: not a box.\nWrite xmin ymin zmin xmax ymax zmax in one line.")
         capture.aabb = numbers[:6].reshape(2, 3)
         capture.aabb_note = "bbox.txt"
     return capture

@@ -45,9 +45,7 @@ def read(path: Path) -> Capture:
     else:
         test = "test" if (path / "transforms_test.json").exists() else "val"
         names: list[tuple[str, Split | None]] = [("train", "train"), (test, "test")]
-        parts = [
-            (path / f"transforms_{n}.json", s) for n, s in names if (path / f"transforms_{n}.json").exists()
-        ]
+        parts = [(path / f"transforms_{n}.json", s) for n, s in names if (path / f"transforms_{n}.json").exists()]
         if not any(s == "train" for _, s in parts):
             raise DataError(
                 f"{path / 'transforms_train.json'}: this file does not exist.\n"
@@ -83,8 +81,7 @@ def load_json(file: Path) -> dict[str, Any]:
         raise DataError(f"{file}: cannot be read ({e}).\nWrite the file again.") from e
     if not isinstance(meta, dict) or not isinstance(meta.get("frames"), list):
         raise DataError(
-            f'{file}: no list "frames" at the top level.\n'
-            "This must be a transforms.json of instant-ngp or nerfstudio."
+            f'{file}: no list "frames" at the top level.\nThis must be a transforms.json of instant-ngp or nerfstudio.'
         )
     return meta
 
@@ -157,8 +154,7 @@ def _matrix(value: Any, where: str) -> np.ndarray | None:
         m = np.concatenate([m, [[0.0, 0.0, 0.0, 1.0]]])
     if m.shape != (4, 4):
         raise DataError(
-            f"{where}: transform_matrix has shape {m.shape}; expected (4, 4).\n"
-            "Write it as four rows of four numbers."
+            f"{where}: transform_matrix has shape {m.shape}; expected (4, 4).\nWrite it as four rows of four numbers."
         )
     return m
 
@@ -192,9 +188,7 @@ def _read_lens(d: dict[str, Any], number: Any, where: str) -> tuple[Lens, tuple[
         name = "EQUIRECTANGULAR"
     if "ftheta_p0" in d or name not in _LENSES:
         name = "FTHETA" if "ftheta_p0" in d else name
-        raise DataError(
-            f"{where}: unknown camera model {name}.\nUndistort the images to one of {', '.join(_LENSES)}."
-        )
+        raise DataError(f"{where}: unknown camera model {name}.\nUndistort the images to one of {', '.join(_LENSES)}.")
     lens = _LENSES[name]
     if lens in (Lens.STEREO_PANORAMA, Lens.VR180):
         return lens, (HALF_EYE_DISTANCE * (1 if name.endswith("_R") else -1),)
@@ -203,13 +197,9 @@ def _read_lens(d: dict[str, Any], number: Any, where: str) -> tuple[Lens, tuple[
     listed = d.get("distortion_params")
     if lens == Lens.FISHEYE624:
         if not isinstance(listed, list) or len(listed) != 12:
-            raise DataError(
-                f"{where}: FISHEYE624 needs twelve distortion_params.\nWrite k0..k5, p0, p1, s0..s3."
-            )
+            raise DataError(f"{where}: FISHEYE624 needs twelve distortion_params.\nWrite k0..k5, p0, p1, s0..s3.")
         return lens, tuple(float(v) for v in listed)
-    k1, k2, k3, k4, k5, k6, p1, p2 = (
-        number(k) or 0.0 for k in ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
-    )
+    k1, k2, k3, k4, k5, k6, p1, p2 = (number(k) or 0.0 for k in ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2"))
     if isinstance(listed, list) and len(listed) >= 6:  # nerfstudio's order
         k1, k2, k3, k4, p1, p2 = (float(v) for v in listed[:6])
     # k4 alone is the fourth Brown coefficient (nerfstudio, OpenCV's fisheye); with k5 or k6 the lens is
@@ -236,9 +226,7 @@ def _read_scene(capture: Capture, file: Path, meta: dict[str, Any]) -> None:
         capture.aabb = np.stack([centre - half, centre + half])
         capture.aabb_note = f"aabb_scale {scale:g} of {file.name} (instant-ngp's convention)"
     if meta.get("applied_transform") is not None or meta.get("applied_scale") is not None:
-        applied = _matrix(
-            meta.get("applied_transform", np.eye(4).tolist()), f"{file.name}: applied_transform"
-        )
+        applied = _matrix(meta.get("applied_transform", np.eye(4).tolist()), f"{file.name}: applied_transform")
         assert applied is not None
         applied[:3] *= float(meta.get("applied_scale", 1.0))
         capture.world_from_input = applied

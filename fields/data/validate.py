@@ -65,11 +65,7 @@ def pose_problem(frame: Frame, file: str = "") -> Problem | None:
 def frame_problems(capture: Capture) -> list[Problem]:
     """Everything wrong that can be seen without opening an image."""
     if not capture.frames:
-        return [
-            Problem(
-                "error", f"{capture.path}: the scene lists no images.", "Add at least two frames with poses."
-            )
-        ]
+        return [Problem("error", f"{capture.path}: the scene lists no images.", "Add at least two frames with poses.")]
     problems = [pose_problem(frame, f"{capture.path.name}/") for frame in capture.frames]
     for frame in capture.frames:
         where = f" (from {frame.where})" if frame.where else ""
@@ -123,8 +119,7 @@ def size_problems(frames: Sequence[Frame], headers: Sequence[ImageHeader]) -> li
             problems.append(
                 Problem(
                     "error",
-                    f"{f.image} is {h.width} x {h.height}, "
-                    f"but its intrinsics are for {x.width} x {x.height}.{turned}",
+                    f"{f.image} is {h.width} x {h.height}, but its intrinsics are for {x.width} x {x.height}.{turned}",
                     "Use the images that the cameras were estimated from, or a reduced copy of them.",
                 )
             )

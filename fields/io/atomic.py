@@ -27,7 +27,9 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
         os.close(handle)
     except OSError as error:
-        raise FieldsError(f"{path}: cannot be written ({error.strerror}). Free some space or choose another --out.") from error
+        raise FieldsError(
+            f"{path}: cannot be written ({error.strerror}). Free some space or choose another --out."
+        ) from error
     temporary = Path(name)
     try:
         write(temporary)
@@ -64,11 +66,15 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file. Give the run folder that `fields train` wrote.") from None
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: damaged or not a safetensors file ({error}). Train again or restore a copy.") from None
+        raise CheckpointError(
+            f"{path}: damaged or not a safetensors file ({error}). Train again or restore a copy."
+        ) from None
     try:
         return tensors, json.loads(metadata["fields"])
     except (KeyError, json.JSONDecodeError):
-        raise CheckpointError(f"{path}: a safetensors file of another program. Give one that `fields train` wrote.") from None
+        raise CheckpointError(
+            f"{path}: a safetensors file of another program. Give one that `fields train` wrote."
+        ) from None
 
 
 def read_json(path: Path) -> Any:

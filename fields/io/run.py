@@ -1,11 +1,11 @@
 """The run folder: plain data and relative paths, so that it can be moved, mailed and archived.
 
-    config.json         schema version, method, settings, constructor arguments of the field
-    model.safetensors   its tensors
-    metrics.json        what `fields train` and `fields eval` measured
-    events…             TensorBoard
-    renders/            images and videos
-    checkpoints/        what `--resume` needs
+config.json         schema version, method, settings, constructor arguments of the field
+model.safetensors   its tensors
+metrics.json        what `fields train` and `fields eval` measured
+events…             TensorBoard
+renders/            images and videos
+checkpoints/        what `--resume` needs
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def load_config(folder: str | Path) -> dict[str, Any]:
     folder = Path(folder)
     config = read_json(folder / "config.json")
     if not isinstance(config, dict) or not {"schema", "method", "field"} <= config.keys():
-        raise CheckpointError(f"{folder / 'config.json'}: not the config of a run. Give a folder that `fields train` wrote.")
+        raise CheckpointError(
+            f"{folder / 'config.json'}: not the config of a run. Give a folder that `fields train` wrote."
+        )
     if config["schema"] != SCHEMA:
         raise CheckpointError(
             f"{folder / 'config.json'}: written in schema {config['schema']}, this version reads {SCHEMA}. "

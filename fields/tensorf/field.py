@@ -100,7 +100,9 @@ class TensoRF(nn.Module):
         features = self.appearance_grid(x)
         if self.decoder == "mlp":
             weights, biases = [m.weight for m in self.mlp], [m.bias for m in self.mlp]
-            return fused_decoder(features, directions, self.basis.weight, weights, biases, self.frequencies, self.frequencies)
+            return fused_decoder(
+                features, directions, self.basis.weight, weights, biases, self.frequencies, self.frequencies
+            )
         features = self.basis(features)
         if self.decoder == "rgb":
             return torch.sigmoid(features)

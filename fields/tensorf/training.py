@@ -64,7 +64,10 @@ class TensorfTraining:
         field.aabb = torch.cat([low, high])
         resolution = resolution_for(field.aabb.view(2, 3), self.config.voxels[0])
         fresh = TensoRF(**(field.constructor_arguments() | {"resolution": list(resolution)}))
-        field.density_grid, field.appearance_grid = fresh.density_grid.to(low.device), fresh.appearance_grid.to(low.device)
+        field.density_grid, field.appearance_grid = (
+            fresh.density_grid.to(low.device),
+            fresh.appearance_grid.to(low.device),
+        )
         field.occupied = visual_hull(self.scene.train, field.aabb, resolution)
 
     # ------------------------------------------------------------------------------------ one iteration

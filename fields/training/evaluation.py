@@ -43,7 +43,12 @@ def compare(field: Field, scene: Scene, split: Split, i: int) -> tuple[dict, Ten
     seconds = time.perf_counter() - began
     truth = composite(split.images.image(i), background)
     mask = split.images.mask(i) if split.images.masks is not None else None
-    score = {"name": split.names[i], "psnr": psnr(image.rgb, truth, mask), "ssim": ssim(image.rgb, truth), "seconds": seconds}
+    score = {
+        "name": split.names[i],
+        "psnr": psnr(image.rgb, truth, mask),
+        "ssim": ssim(image.rgb, truth),
+        "seconds": seconds,
+    }
     error = colour_map((image.rgb - truth).abs().mean(-1), 0, 0.2, "inferno")
     seen = image.depth[image.opacity > 0.5] / image.opacity[image.opacity > 0.5]
     low, high = (float(seen.quantile(q)) for q in (0.01, 0.99)) if 0 < len(seen) < 2**24 else (0.0, 1.0)
@@ -51,7 +56,11 @@ def compare(field: Field, scene: Scene, split: Split, i: int) -> tuple[dict, Ten
 
 
 def evaluate(
-    field: Field, scene: Scene, split: Split, folder: Path | None = None, watch: Callable[[int, int], None] | None = None
+    field: Field,
+    scene: Scene,
+    split: Split,
+    folder: Path | None = None,
+    watch: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Renders every image of a split and compares; writes the pictures to `folder` if given."""
     per_image = []

@@ -109,7 +109,9 @@ def run(
                 events.add_image("preview", picture, i + 1, dataformats="HWC")
             if stop():
                 save(i + 1)
-                raise Interrupted(f"Stopped after {i + 1} iterations, saved in {out}. Add --resume to the same command to go on.")
+                raise Interrupted(
+                    f"Stopped after {i + 1} iterations, saved in {out}. Add --resume to the same command to go on."
+                )
             if time.perf_counter() - saved > checkpoint_seconds:
                 save(i + 1)
                 saved = time.perf_counter()
@@ -149,12 +151,16 @@ def _begin(method, config, settings, scene, seed, checkpoint, resume) -> tuple[T
         return training(config, scene, seed), 0, 0.0
     tensors, header = read_tensors(checkpoint)
     if header.get("method") != method.name:
-        raise CheckpointError(f"{checkpoint}: a checkpoint of {header.get('method')}, not {method.name}. Choose another --out.")
+        raise CheckpointError(
+            f"{checkpoint}: a checkpoint of {header.get('method')}, not {method.name}. Choose another --out."
+        )
     stored = {k: tuple(v) if isinstance(v, list) else v for k, v in header["settings"].items()}
     changed = [k for k in settings if stored.get(k) != settings[k]]
     if changed or header["seed"] != seed:
         what = ", ".join(changed) or "seed"
-        raise CheckpointError(f"{checkpoint}: was trained with another {what}. Resume with the same settings, or leave out --resume.")
+        raise CheckpointError(
+            f"{checkpoint}: was trained with another {what}. Resume with the same settings, or leave out --resume."
+        )
     return training.resume(config, scene, tensors, header["training"]), header["iteration"], header["seconds"]
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from fields.apps import cli
 from safetensors.torch import load_file, save_file
 
 import fields
-from fields.apps import cli
 
-SHORT = ["--iterations", "60", "--downscale", "4"]
+SHORT = ["--iterations", "200", "--downscale", "4"]
 
 
 def run(*arguments) -> int:
@@ -34,7 +34,7 @@ def trained(tmp_path_factory) -> Path:
 
 def test_train_leaves_a_complete_run_folder(trained):
     metrics = json.loads((trained / "metrics.json").read_text())
-    assert metrics["schema"] == 1 and metrics["iterations"] == 60 and len(metrics["per_image"]) == 12
+    assert metrics["schema"] == 1 and metrics["iterations"] == 200 and len(metrics["per_image"]) == 12
     assert metrics["results"]["psnr"] > 15  # a white image has 13 dB
     assert len(list((trained / "renders").glob("*.png"))) == 12
     assert (trained / "renders" / "turntable" / "rgb.mp4").stat().st_size > 1000
@@ -84,7 +84,7 @@ def test_interrupted_and_resumed_is_bit_for_bit_the_same(trained, tmp_path):
     process = train_in_another_process(tmp_path)
     assert process.stderr is not None
     for line in process.stderr:
-        if "tensorf-vm: 24/60" in line:  # some way in, before the last milestone
+        if "tensorf-vm: 80/200" in line:  # some way in, before the last milestone
             process.send_signal(signal.SIGTERM)
             break
     process.stderr.read()
@@ -136,7 +136,9 @@ def test_unknown_setting_is_named_with_a_guess(tmp_path, capsys):
     assert "density_rank" in complaint(capsys) and not (tmp_path / "o").exists()
 
 
-@pytest.mark.parametrize("arguments", [["paint"], ["train", "tensorf-xx"], ["train", "tensorf-vm", "--data", "/nowhere"]])
+@pytest.mark.parametrize(
+    "arguments", [["paint"], ["train", "tensorf-xx"], ["train", "tensorf-vm", "--data", "/nowhere"]]
+)
 def test_unknown_words(arguments, capsys):
     assert run(*arguments) == 2
     complaint(capsys)
@@ -178,7 +180,9 @@ def test_help_is_instant_and_imports_no_torch():
     times = []
     for _ in range(3):
         began = time.perf_counter()
-        done = subprocess.run([sys.executable, "-X", "importtime", "-m", "fields.apps.cli", "--help"], capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-X", "importtime", "-m", "fields.apps.cli", "--help"], capture_output=True, text=True
+        )
         times.append(time.perf_counter() - began)
     assert done.returncode == 0 and "train" in done.stdout and "| torch" not in done.stderr
     assert statistics.median(times) < 0.5

@@ -51,9 +51,13 @@ class OpTester:
         for k, case in self._every_case():
             torch.manual_seed(k)
             inputs = self.inputs(dtype, n, **case)
-            for got, want in zip(tensors_of(self.op(*inputs, **case)), tensors_of(self.twin(*inputs, **case)), strict=True):
+            for got, want in zip(
+                tensors_of(self.op(*inputs, **case)), tensors_of(self.twin(*inputs, **case)), strict=True
+            ):
                 scale = max(1.0, float(want.detach().abs().max())) if want.numel() and want.is_floating_point() else 1.0
-                torch.testing.assert_close(got, want, rtol=tolerance, atol=tolerance * scale, msg=lambda m, c=case: f"{c}: {m}")
+                torch.testing.assert_close(
+                    got, want, rtol=tolerance, atol=tolerance * scale, msg=lambda m, c=case: f"{c}: {m}"
+                )
 
     def test_gradients_agree_with_twin(self):
         if not self.differentiable:
@@ -78,7 +82,10 @@ class OpTester:
             torch.manual_seed(k)
             inputs = self.inputs(torch.float64, 5, **case)
             leaves = self._leaves(inputs)
-            outputs = lambda *_: tuple(t for t in tensors_of(self.op(*inputs, **case)) if t.requires_grad)  # noqa: E731
+
+            def outputs(*_, inputs=inputs, case=case):
+                return tuple(t for t in tensors_of(self.op(*inputs, **case)) if t.requires_grad)
+
             # Positions sit away from cell faces by construction of `inputs`, so central differences are exact enough.
             assert torch.autograd.gradcheck(outputs, leaves, eps=1e-6, atol=1e-6, rtol=1e-5)
             if self.twice_differentiable:
@@ -94,7 +101,11 @@ class OpTester:
                 inputs = self.inputs(torch.float32, 3000, **case)
                 outputs = tensors_of(self.op(*inputs, **case))
                 differentiable = [t for t in outputs if t.requires_grad]
-                grads = torch.autograd.grad(sum(t.sum() for t in differentiable), self._leaves(inputs)) if differentiable else ()
+                grads = (
+                    torch.autograd.grad(sum(t.sum() for t in differentiable), self._leaves(inputs))
+                    if differentiable
+                    else ()
+                )
                 torch.set_num_threads(before)
                 results.append([*outputs, *grads])
             for other in results[1:]:

@@ -13,7 +13,9 @@ def inputs(dtype, n, width, basis, hidden, feature_frequencies, view_frequencies
     features, directions = new(n, width), torch.nn.functional.normalize(torch.randn(n, 3, dtype=dtype), dim=-1)
     d = basis or width
     widths = [d + 3 + 2 * (d * feature_frequencies + 3 * view_frequencies), *hidden, 3]
-    weights = [(torch.randn(o, i, dtype=dtype) / i**0.5).requires_grad_() for i, o in zip(widths, widths[1:], strict=False)]
+    weights = [
+        (torch.randn(o, i, dtype=dtype) / i**0.5).requires_grad_() for i, o in zip(widths, widths[1:], strict=False)
+    ]
     basis_matrix = (torch.randn(basis, width, dtype=dtype) / width**0.5).requires_grad_() if basis else None
     return features, directions.requires_grad_(), basis_matrix, weights, [new(o) for o in widths[1:]]
 

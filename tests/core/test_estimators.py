@@ -61,7 +61,9 @@ def test_distortion_is_the_double_sum():
 def test_visibility_thresholds():
     alphas = torch.tensor([0.0, 0.9, 0.99, 0.5])
     assert render_visibility_from_alpha(alphas[None], early_stop_eps=0.05).tolist() == [[True, True, True, False]]
-    assert render_visibility_from_alpha(alphas[None], early_stop_eps=0.0, alpha_thre=0.6).tolist() == [[False, True, True, False]]
+    assert render_visibility_from_alpha(alphas[None], early_stop_eps=0.0, alpha_thre=0.6).tolist() == [
+        [False, True, True, False]
+    ]
 
 
 def test_rendering_needs_exactly_one_function():
@@ -122,7 +124,10 @@ class TestOccGrid:
     def test_planes_bounds_and_stratification(self):
         grid = self.grid()
         grid.binaries[:] = True
-        origins, directions = torch.tensor([[-3.0, 0.01, 0.01]]).expand(50, 3), torch.tensor([[1.0, 0, 0]]).expand(50, 3)
+        origins, directions = (
+            torch.tensor([[-3.0, 0.01, 0.01]]).expand(50, 3),
+            torch.tensor([[1.0, 0, 0]]).expand(50, 3),
+        )
         _, t_starts, t_ends = grid.sampling(origins, directions, near_plane=2.5, far_plane=3.0, render_step_size=0.1)
         assert t_starts.min() >= 2.5 - 1e-5 and ((t_starts + t_ends) / 2).max() < 3.0
         bounds = torch.full((50,), 2.1)
@@ -184,10 +189,19 @@ def test_a_program_written_for_nerfacc_trains():
 
         estimator.update_every_n_steps(step, lambda x: field(x)[1] * 0.04, occ_thre=1e-2)
         ray_indices, t_starts, t_ends = estimator.sampling(
-            origins, directions, sigma_fn=lambda a, b, r, at=at: field(at(a, b, r))[1], render_step_size=0.04, stratified=True
+            origins,
+            directions,
+            sigma_fn=lambda a, b, r, at=at: field(at(a, b, r))[1],
+            render_step_size=0.04,
+            stratified=True,
         )
         rgb, _, _, _ = rendering(
-            t_starts, t_ends, ray_indices, n_rays=256, rgb_sigma_fn=lambda a, b, r, at=at: field(at(a, b, r)), render_bkgd=torch.ones(3)
+            t_starts,
+            t_ends,
+            ray_indices,
+            n_rays=256,
+            rgb_sigma_fn=lambda a, b, r, at=at: field(at(a, b, r)),
+            render_bkgd=torch.ones(3),
         )
         loss = (rgb - truth(origins, directions)).square().mean()
         optimiser.zero_grad()

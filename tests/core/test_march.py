@@ -58,7 +58,13 @@ def test_lattice_by_hand():
     """A ray along x through cells of width 0.5, the second and fourth filled, with intervals of 0.2 from x = −1.05."""
     occupied = torch.tensor([False, True, False, True])[:, None, None].expand(4, 4, 4)
     t_starts, t_ends, rays, packed = march_rays(
-        torch.tensor([[-1.05, 0.1, 0.1]]), torch.tensor([[1.0, 0, 0]]), torch.zeros(1), torch.full((1,), 9.0), occupied, BOX, 0.2
+        torch.tensor([[-1.05, 0.1, 0.1]]),
+        torch.tensor([[1.0, 0, 0]]),
+        torch.zeros(1),
+        torch.full((1,), 9.0),
+        occupied,
+        BOX,
+        0.2,
     )
     torch.testing.assert_close(t_starts, torch.tensor([0.6, 0.8, 1.6, 1.8]))  # midpoints −0.35, −0.15, 0.65, 0.85
     torch.testing.assert_close(t_ends - t_starts, torch.full((4,), 0.2))

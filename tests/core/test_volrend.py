@@ -25,7 +25,13 @@ class TestWeightsFromDensity(OpTester):
         rays, count = ragged(n)
         t = torch.rand(n, dtype=dtype)
         lengths = torch.rand(n, dtype=dtype) * 0.5
-        return t.requires_grad_(), (t.detach() + lengths).requires_grad_(), (torch.rand(n, dtype=dtype) * 3).requires_grad_(), rays, count
+        return (
+            t.requires_grad_(),
+            (t.detach() + lengths).requires_grad_(),
+            (torch.rand(n, dtype=dtype) * 3).requires_grad_(),
+            rays,
+            count,
+        )
 
 
 class TestWeightsFromAlpha(OpTester):
@@ -70,7 +76,7 @@ def test_worked_by_hand():
 def test_weights_and_remaining_light_add_up_to_one():
     rays, n = ragged(500)
     t = torch.rand(500)
-    weights, trans, alphas = render_weight_from_density(t, t + 0.1, torch.rand(500) * 20, ray_indices=rays, n_rays=n)
+    weights, _, alphas = render_weight_from_density(t, t + 0.1, torch.rand(500) * 20, ray_indices=rays, n_rays=n)
     opacity = accumulate_along_rays(weights, None, rays, n)[:, 0]
     left = torch.ones(n).scatter_reduce(0, rays, 1 - alphas, "prod")
     torch.testing.assert_close(opacity + left, torch.ones(n))

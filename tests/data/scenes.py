@@ -16,9 +16,7 @@ from fields.data import Cameras
 RADIUS = 0.8
 
 
-def ring(
-    n: int = 12, width: int = 40, height: int = 30, distance: float = 4.03, focal: float = 48.0
-) -> Cameras:
+def ring(n: int = 12, width: int = 40, height: int = 30, distance: float = 4.03, focal: float = 48.0) -> Cameras:
     """Cameras on a rising spiral around the origin, all looking at it."""
     t = torch.arange(n, dtype=torch.float64) / n
     a, e = t * 4 * math.pi, 0.2 + 0.8 * t
@@ -50,9 +48,7 @@ def write_blender(path: Path, n: int = 12, **kwargs) -> Cameras:
         for i in range(n):
             if (i % 4 == 0) == (split == "test"):
                 save(picture(c, i), path / split / f"r_{i}.png")
-                frames.append(
-                    {"file_path": f"./{split}/r_{i}", "transform_matrix": c.world_from_camera[i].tolist()}
-                )
+                frames.append({"file_path": f"./{split}/r_{i}", "transform_matrix": c.world_from_camera[i].tolist()})
         angle = 2 * math.atan(0.5 * float(c.width[0]) / float(c.fx[0]))
         (path / f"transforms_{split}.json").write_text(
             json.dumps({"camera_angle_x": angle, "frames": frames}, indent=1)
@@ -66,9 +62,7 @@ def write_transforms(path: Path, n: int = 9, meta: dict | None = None, **kwargs)
     frames = []
     for i in range(n):
         save(picture(c, i)[:, :, :3], path / "images" / f"{i:03}.png")
-        frames.append(
-            {"file_path": f"images/{i:03}.png", "transform_matrix": c.world_from_camera[i].tolist()}
-        )
+        frames.append({"file_path": f"images/{i:03}.png", "transform_matrix": c.world_from_camera[i].tolist()})
     top = {"fl_x": float(c.fx[0]), "w": int(c.width[0]), "h": int(c.height[0]), "frames": frames}
     (path / "transforms.json").write_text(json.dumps({**top, **(meta or {})}, indent=1))
     return c
@@ -88,9 +82,7 @@ def quat_wxyz(r: np.ndarray) -> np.ndarray:
     return v[[3, 0, 1, 2]]
 
 
-def write_colmap(
-    path: Path, n: int = 9, binary: bool = True, model: str = "sparse/0", images: bool = True
-) -> Cameras:
+def write_colmap(path: Path, n: int = 9, binary: bool = True, model: str = "sparse/0", images: bool = True) -> Cameras:
     """A PINHOLE model with 200 points of the ball, in COLMAP's own conventions (camera_from_world, +Z
     forward)."""
     c = ring(n)

@@ -28,9 +28,7 @@ def mixed(tmp_path):
 def test_mixed_sizes_live_in_one_block(mixed):
     paths, arrays = mixed
     s = store(paths)
-    assert (
-        len(s) == 3 and s.channels == 4 and s.data.shape == (24 + 15 + 4, 4) and s.data.dtype == torch.uint8
-    )
+    assert len(s) == 3 and s.channels == 4 and s.data.shape == (24 + 15 + 4, 4) and s.data.dtype == torch.uint8
     assert (s.image(0)[..., :3].numpy() == arrays[0]).all() and (s.image(0)[..., 3] == 255).all()
     assert (s.image(1).numpy() == arrays[1]).all()
     assert (s.image(-1)[..., :3].numpy() == arrays[2][:, :, None]).all()
@@ -65,9 +63,7 @@ def test_downscaling_weights_colour_by_alpha(tmp_path):
     Image.fromarray(a).save(tmp_path / "a.png")
     pixel = decode(tmp_path / "a.png", 4, 2)[0, 0]
     assert abs(int(pixel[3]) - 64) <= 1
-    assert (
-        np.abs(pixel[:3].astype(int) - [200, 100, 50]).max() <= 4
-    )  # 6 bits are left at a quarter of the alpha
+    assert np.abs(pixel[:3].astype(int) - [200, 100, 50]).max() <= 4  # 6 bits are left at a quarter of the alpha
 
 
 @pytest.mark.parametrize("mode", ["P", "L", "LA", "1", "CMYK", "I;16"])

@@ -35,9 +35,7 @@ CASES = {
 
 
 def camera(lens: Lens, distortion: list[float], n: int = 1) -> Cameras:
-    fx, fy = {**dict.fromkeys(PANORAMAS, (W / 2, H)), Lens.ORTHOGRAPHIC: (90.0, 95.0)}.get(
-        lens, (F, 1.02 * F)
-    )
+    fx, fy = {**dict.fromkeys(PANORAMAS, (W / 2, H)), Lens.ORTHOGRAPHIC: (90.0, 95.0)}.get(lens, (F, 1.02 * F))
     off = 0 if lens in PANORAMAS else 4  # a panorama's columns wrap around at its borders
     pose = Cameras.look_at([1.0, 2, 3], [0, 0, 0.3], focal=1, width=W, height=H).world_from_camera
     values = {"fx": fx, "fy": fy, "cx": W / 2 + off, "cy": H / 2 - off, "width": W, "height": H}
@@ -50,9 +48,7 @@ def camera(lens: Lens, distortion: list[float], n: int = 1) -> Cameras:
 @pytest.mark.parametrize("name", CASES)
 def test_projection_inverts_rays(name):
     c = camera(*CASES[name])
-    xy = torch.rand(2000, 2) * torch.tensor([float(W), 0.9 * H]) + torch.tensor(
-        [0, 0.05 * H]
-    )  # a panorama has poles
+    xy = torch.rand(2000, 2) * torch.tensor([float(W), 0.9 * H]) + torch.tensor([0, 0.05 * H])  # a panorama has poles
     index = torch.zeros(2000, dtype=torch.int64)
     o, d = c.rays(index, xy)
     assert torch.allclose(d.norm(dim=-1), torch.ones(2000), atol=1e-5)
@@ -79,9 +75,7 @@ def test_known_answer_fisheye():
         r = math.hypot(x, y)
         t = math.atan2(r, z)
         td = t * (1 + k1 * t**2 + k2 * t**4 + k3 * t**6 + k4 * t**8)
-        assert_projects(
-            Lens.FISHEYE, [k1, k2, 0, 0, k3, 0, 0, 0, 0, 0, 0, 0, k4], (x, y, z), (td * x / r, td * y / r)
-        )
+        assert_projects(Lens.FISHEYE, [k1, k2, 0, 0, k3, 0, 0, 0, 0, 0, 0, 0, k4], (x, y, z), (td * x / r, td * y / r))
 
 
 def test_known_answer_thin_prism_fisheye():
@@ -109,9 +103,7 @@ def test_known_answer_fov():
 def test_convention_panorama():
     """The middle looks forward, a quarter of the width further is to the right, the top is up."""
     pose = torch.eye(4)[None]
-    c = Cameras(
-        pose, *(torch.tensor(v) for v in (100.0, 100.0, 100.0, 50.0, 200, 100)), model=torch.tensor([4])
-    )
+    c = Cameras(pose, *(torch.tensor(v) for v in (100.0, 100.0, 100.0, 50.0, 200, 100)), model=torch.tensor([4]))
     xy = torch.tensor([[100.0, 50], [150, 50], [100, 0], [0, 50]])
     _, d = c.rays(torch.zeros(4, dtype=torch.int64), xy)
     assert torch.allclose(d, torch.tensor([[0.0, 0, -1], [1, 0, 0], [0, 1, 0], [0, 0, 1]]), atol=1e-6)
@@ -124,9 +116,7 @@ def test_convention_stereo_eyes_sit_beside_their_rays():
     xy = torch.stack([torch.linspace(0, W, 9), torch.full((9,), H / 2)], -1)
     o, d = c.rays(torch.zeros(9, dtype=torch.int64), xy)
     up = c.world_from_camera[0, :3, 1].expand(9, 3)
-    assert torch.allclose(
-        ((o - c.centres) * torch.linalg.cross(d, up)).sum(-1), torch.full((9,), 0.032), atol=1e-5
-    )
+    assert torch.allclose(((o - c.centres) * torch.linalg.cross(d, up)).sum(-1), torch.full((9,), 0.032), atol=1e-5)
     o, d = camera(Lens.VR180, [0.032]).rays(torch.zeros(1, dtype=torch.int64), torch.tensor([[W / 2, H / 2]]))
     assert torch.allclose(o - c.centres, 0.032 * c.world_from_camera[:, :3, 0], atol=1e-6)
 
@@ -165,8 +155,7 @@ def test_jacobians_are_derivatives(f):
 def test_newton_reaches_machine_precision(k1, k2, p1, p2):
     """Points first bent, then straightened, come back; where the bent picture is still one-to-one."""
     u, v = (
-        x.reshape(-1)
-        for x in torch.meshgrid(*[torch.linspace(-0.8, 0.8, 9, dtype=torch.float64)] * 2, indexing="ij")
+        x.reshape(-1) for x in torch.meshgrid(*[torch.linspace(-0.8, 0.8, 9, dtype=torch.float64)] * 2, indexing="ij")
     )
     columns = [torch.full_like(u, x) for x in (k1, k2, p1, p2)] + [torch.zeros_like(u)] * 9
     from fields.data.lenses import invert

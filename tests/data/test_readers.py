@@ -33,9 +33,7 @@ def test_blender(tmp_path):
     s = load_scene(tmp_path)
     assert (len(s.train), len(s.test)) == (9, 3)
     assert s.alpha and not s.real and s.background == "white" and s.train.images.channels == 4
-    assert torch.allclose(
-        s.train.cameras.world_from_camera, c.world_from_camera[[i for i in range(12) if i % 4]]
-    )
+    assert torch.allclose(s.train.cameras.world_from_camera, c.world_from_camera[[i for i in range(12) if i % 4]])
     assert torch.allclose(s.train.cameras.fx, c.fx[0], atol=1e-3)
     assert s.aabb.tolist() == [[-1.5] * 3, [1.5] * 3] and (s.near, s.far) == (2.0, 6.0)
     assert torch.equal(s.world_from_input, torch.eye(4, dtype=torch.float64))
@@ -56,9 +54,7 @@ def test_options(tmp_path):
 
 
 def test_instant_ngp_box_and_distortion(tmp_path):
-    c = scenes.write_transforms(
-        tmp_path, meta={"aabb_scale": 4, "k1": 0.1, "k2": -0.02, "p1": 1e-3, "p2": 2e-3}
-    )
+    c = scenes.write_transforms(tmp_path, meta={"aabb_scale": 4, "k1": 0.1, "k2": -0.02, "p1": 1e-3, "p2": 2e-3})
     s = load_scene(tmp_path)
     assert s.real and not s.alpha and s.background == "random" and s.format == "transforms"
     assert torch.allclose(s.aabb, torch.tensor([[-2 / 0.33] * 3, [2 / 0.33] * 3]))

@@ -122,9 +122,7 @@ def sweep_score(s, cameras, i: int = 12, n: int = 60, radius: int = 4) -> float:
         for j in neighbours:
             q, _ = cameras.project(torch.full((len(xy),), j), o + d * (z / along)[:, None])
             q = (q / torch.tensor([w, h]) * 2 - 1).nan_to_num(9)
-            v = torch.nn.functional.grid_sample(
-                grey[j][None, None], q.view(1, n, -1, 2), align_corners=False
-            )[0, 0]
+            v = torch.nn.functional.grid_sample(grey[j][None, None], q.view(1, n, -1, 2), align_corners=False)[0, 0]
             ok = (q.abs() < 1).all(-1).view(n, -1).all(-1)
             found.append(torch.where(ok, (patch * normalised(v)).mean(-1), torch.tensor(-1.0)))
         score = torch.maximum(score, torch.stack(found).topk(2, 0).values.mean(0))
@@ -133,7 +131,5 @@ def sweep_score(s, cameras, i: int = 12, n: int = 60, radius: int = 4) -> float:
 
 def test_dtu_intrinsics_are_the_known_ones(scene_dir):
     c = load_scene(scene_dir("dtu_scan24_3view"), test_every=0).train.cameras
-    expected = (
-        torch.tensor([2892.33, 2883.18, 823.2 + 0.5, 619.07 + 0.5]) / 2
-    )  # the rig's published calibration
+    expected = torch.tensor([2892.33, 2883.18, 823.2 + 0.5, 619.07 + 0.5]) / 2  # the rig's published calibration
     assert torch.allclose(torch.stack([c.fx[0], c.fy[0], c.cx[0], c.cy[0]]), expected, atol=0.01)

@@ -11,7 +11,9 @@ BOX = [-1.5, -1.5, -1.5, 1.5, 1.5, 1.5]
 
 
 def grid_parameters(layout, resolution, density, appearance):
-    grids = [FactorisedGrid(layout, [resolution] * 3, [r] * (3 if layout == "vm" else 1)) for r in (density, appearance)]
+    grids = [
+        FactorisedGrid(layout, [resolution] * 3, [r] * (3 if layout == "vm" else 1)) for r in (density, appearance)
+    ]
     return sum(p.numel() for g in grids for p in g.parameters())
 
 
@@ -92,7 +94,8 @@ def test_shrinking_changes_nothing_that_is_seen():
     field.shrink()
     assert field.aabb.abs().max() < 0.6
     after = render(field, cameras, 1)
-    assert (after.opacity - before.opacity).abs().mean() < 0.02
+    # Cells of the new grid are shifted by up to half a cell, so pixels of the outline (5 % of these) may change sides.
+    assert (after.opacity - before.opacity).abs().mean() < 0.05
     field = TensoRF(**field.constructor_arguments())
     assert field.resolution[0] < 48
 
@@ -112,4 +115,6 @@ def test_spherical_harmonics_are_orthonormal():
     d = torch.nn.functional.normalize(torch.randn(200_000, 3, dtype=torch.float64), dim=-1)
     basis = spherical_harmonics(d)
     gram = basis.T @ basis * (4 * torch.pi / len(d))
-    torch.testing.assert_close(gram, torch.eye(9, dtype=torch.float64), atol=0.03, rtol=0)  # Monte Carlo, 5 standard errors
+    torch.testing.assert_close(
+        gram, torch.eye(9, dtype=torch.float64), atol=0.03, rtol=0
+    )  # Monte Carlo, 5 standard errors

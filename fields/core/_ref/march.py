@@ -9,7 +9,14 @@ from fields.core._ref.rays import ray_aabb_intersect
 
 
 def march_rays(
-    rays_o: Tensor, rays_d: Tensor, t_min: Tensor, t_max: Tensor, grids: Tensor, aabb: Tensor, step: float, cone_angle: float
+    rays_o: Tensor,
+    rays_d: Tensor,
+    t_min: Tensor,
+    t_max: Tensor,
+    grids: Tensor,
+    aabb: Tensor,
+    step: float,
+    cone_angle: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     n, levels = rays_o.shape[0], grids.shape[0]
     centre, half = (aabb[:3] + aabb[3:]) / 2, (aabb[3:] - aabb[:3]) / 2

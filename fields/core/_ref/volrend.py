@@ -17,7 +17,9 @@ def _padded(values: Tensor, packed: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(real, rows, torch.zeros_like(rows)), real
 
 
-def weights_from_density(t_starts: Tensor, t_ends: Tensor, sigmas: Tensor, packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def weights_from_density(
+    t_starts: Tensor, t_ends: Tensor, sigmas: Tensor, packed: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     depth, real = _padded(sigmas * (t_ends - t_starts), packed)
     alphas = -torch.expm1(-depth)
     trans = torch.exp(-(depth.cumsum(-1) - depth))

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from fields.core.compose import render_visibility_from_alpha, render_visibility_from_density
 from fields.core.march import march_rays
 from fields.core.rays import ray_aabb_intersect
-from fields.core.compose import render_visibility_from_alpha, render_visibility_from_density
 from fields.errors import ShapeError
 
 
@@ -22,12 +22,16 @@ class OccGridEstimator(nn.Module):
         levels: nested grids; level l covers the box scaled by 2^l about its centre.
     """
 
-    def __init__(self, roi_aabb: Tensor | list[float], resolution: int | list[int] | Tensor = 128, levels: int = 1) -> None:
+    def __init__(
+        self, roi_aabb: Tensor | list[float], resolution: int | list[int] | Tensor = 128, levels: int = 1
+    ) -> None:
         super().__init__()
         box = torch.as_tensor(roi_aabb, dtype=torch.float32)
         cells = torch.as_tensor(resolution, dtype=torch.int32).expand(3).clone()
         if box.shape != (6,) or not (box[3:] > box[:3]).all() or (cells < 1).any() or levels < 1:
-            raise ShapeError("An occupancy grid needs six numbers of a box that is not empty, and at least one cell and level.")
+            raise ShapeError(
+                "An occupancy grid needs six numbers of a box that is not empty, and at least one cell and level."
+            )
         centre, half = (box[:3] + box[3:]) / 2, (box[3:] - box[:3]) / 2
         boxes = [torch.cat([centre - half * 2**level, centre + half * 2**level]) for level in range(levels)]
         shape = cells.tolist()
@@ -178,5 +182,3 @@ class OccGridEstimator(nn.Module):
         """Marks as occupied everything within `cells` cells of an occupied one."""
         grown = nn.functional.max_pool3d(self.binaries[:, None].float(), 2 * cells + 1, 1, cells)
         self.binaries = grown[:, 0] > 0
-
-
