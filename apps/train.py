@@ -87,7 +87,12 @@ def train(chosen: Method, settings, scene, options: Options, arguments: list[str
             print(f"fields train {shlex.join(a for a in arguments if a != '--resume')} --resume", file=sys.stderr)
             return 130
     field = load(out, scene.aabb.device)
-    cameras = orbit_around(scene.train.cameras.to("cpu"), field.aabb, 60)
+    widest = max(int(scene.train.cameras.width[0]), int(scene.train.cameras.height[0]))
+    shrink = min(1.0, 240 / widest)  # a look from all sides, not a film: that is `fields render`
+    size = tuple(
+        max(1, round(int(side[0]) * shrink)) for side in (scene.train.cameras.width, scene.train.cameras.height)
+    )
+    cameras = orbit_around(scene.train.cameras.to("cpu"), field.aabb, 60, size=size)
     write_path(field, cameras, out / "renders" / "turntable", 30, images=False, title="turntable")
     figures = "  ".join(f"{name.upper()} {value:.4g}" for name, value in result.results.items() if value is not None)
     print(f"{figures}   (test images in {out / 'renders'}, figures in {out / 'metrics.json'})")

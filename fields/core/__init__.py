@@ -24,6 +24,7 @@ _HOME = {
     ),
     "scan": ("exclusive_prod", "exclusive_sum", "inclusive_prod", "inclusive_sum"),
     "losses": ("distortion",),
+    "neighbours": ("VoxelHash", "knn", "morton_decode", "morton_encode", "radius_neighbours"),
     "estimators.occ_grid": ("OccGridEstimator",),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}

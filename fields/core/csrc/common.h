@@ -36,6 +36,8 @@ FIELDS_FN float floor_(float x) { return floorf(x); }
 FIELDS_FN double floor_(double x) { return floor(x); }
 FIELDS_FN float abs_(float x) { return fabsf(x); }
 FIELDS_FN double abs_(double x) { return fabs(x); }
+FIELDS_FN float sqrt_(float x) { return sqrtf(x); }
+FIELDS_FN double sqrt_(double x) { return sqrt(x); }
 FIELDS_FN float infinity(float) { return __int_as_float(0x7f800000); }
 FIELDS_FN double infinity(double) { return __longlong_as_double(0x7ff0000000000000LL); }
 FIELDS_FN void add_to(float* p, float v) { atomicAdd(p, v); }
@@ -51,6 +53,8 @@ FIELDS_FN float floor_(float x) { return __builtin_floorf(x); }
 FIELDS_FN double floor_(double x) { return __builtin_floor(x); }
 FIELDS_FN float abs_(float x) { return __builtin_fabsf(x); }
 FIELDS_FN double abs_(double x) { return __builtin_fabs(x); }
+FIELDS_FN float sqrt_(float x) { return __builtin_sqrtf(x); }
+FIELDS_FN double sqrt_(double x) { return __builtin_sqrt(x); }
 FIELDS_FN float infinity(float) { return __builtin_inff(); }
 FIELDS_FN double infinity(double) { return __builtin_inf(); }
 // On CPUs every output element has one owner, so adding needs no atomic and the order of sums never changes.

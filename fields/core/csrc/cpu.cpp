@@ -6,6 +6,7 @@
 #include "march.h"
 #include "rays.h"
 #include "decoder.h"
+#include "neighbours.h"
 
 #if defined(__GLIBC__)
 #include <malloc.h>
