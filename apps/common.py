@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TypeVar
 
 from fields.errors import DeviceError
+from fields.methods import shipped
 
 T = TypeVar("T")
 
@@ -38,8 +38,7 @@ def choose_device(name: str):
 
 def demo_scene() -> Path:
     """The embedded scene."""
-    with as_file(files("fields") / "assets" / "demo") as folder:
-        return folder
+    return shipped("assets") / "demo"
 
 
 class Progress:

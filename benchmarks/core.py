@@ -9,7 +9,7 @@ from fields.benchmarks import composed
 from fields.benchmarks.timing import Row, compare
 from torch import Tensor
 
-from fields.core import accumulate_along_rays, march_rays, ray_aabb_intersect, render_weight_from_density, vm_sample
+from fields.core import _backend, accumulate_along_rays, march_rays, ray_aabb_intersect, render_weight_from_density, vm_sample
 
 
 def coherent_positions(rays: int, per_ray: int) -> Tensor:
@@ -94,6 +94,7 @@ def training_iteration(rounds: int, scene_path: str, warm_up: int = 400) -> Row:
     from fields.methods import method
     from fields.tensorf.training import TensorfTraining
 
+    _backend.keep_freed_memory()  # as training does; the reference gains from it too
     scene = load_scene(scene_path)
     config = method("tensorf-vm").configure("paper").scaled(60_000)  # no milestone is reached during the benchmark
     training = TensorfTraining(config, scene, 0)

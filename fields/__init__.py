@@ -10,6 +10,7 @@ Importing this package imports neither torch nor any kernel; the names below do 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from fields.rendering import orbit as orbit
     from fields.rendering import render as render
     from fields.rendering import render_path as render_path
+
+# Installed, apps/ configs/ assets/ benchmarks/ lie in this package; in a checkout, beside it.
+if not (Path(__file__).parent / "apps").is_dir():
+    __path__.append(str(Path(__file__).parents[1]))
 
 _HOME = {
     "load": "fields.io.run",

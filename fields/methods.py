@@ -11,10 +11,10 @@ import tomllib
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import fields
 from fields.errors import ConfigError
 
 
@@ -40,7 +40,7 @@ class Method:
     def presets(self) -> dict[str, Any]:
         """The shipped presets: configs/METHOD.toml is "paper", configs/METHOD-NAME.toml is "NAME"."""
         found = {}
-        for file in files("fields").joinpath("configs").iterdir():
+        for file in shipped("configs").iterdir():
             if file.name == f"{self.name}.toml":
                 found["paper"] = file
             elif file.name.startswith(f"{self.name}-") and file.name.endswith(".toml"):
@@ -87,6 +87,11 @@ def from_dict(config: type, values: dict[str, Any], source: str) -> Any:
                 f"{source}: {name} is {value!r}; it must be {expected.__name__}, like {getattr(defaults, name)!r}."
             )
     return config(**values)
+
+
+def shipped(folder: str) -> Path:
+    """A folder of data files that comes with the package, wherever it runs from."""
+    return next(place for path in fields.__path__ if (place := Path(path) / folder).is_dir())
 
 
 def _load(target: str) -> type:

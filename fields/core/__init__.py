@@ -12,9 +12,11 @@ _HOME = {
     "grids": ("vm_sample", "cp_sample", "dense_sample"),
     "decoder": ("fused_decoder",),
     "rays": ("ray_aabb_intersect",),
-    "march": ("march_rays",),
+    "march": ("march_rays", "traverse_grids"),
+    "data_specs": ("RayIntervals", "RaySamples"),
+    "pdf": ("importance_sampling", "searchsorted"),
     "pack": ("pack_info",),
-    "volrend": ("accumulate_along_rays", "render_weight_from_alpha", "render_weight_from_density"),
+    "volrend": ("accumulate_along_rays", "accumulate_along_rays_", "render_weight_from_alpha", "render_weight_from_density"),
     "compose": (
         "render_transmittance_from_alpha",
         "render_transmittance_from_density",
@@ -26,6 +28,7 @@ _HOME = {
     "losses": ("distortion",),
     "neighbours": ("VoxelHash", "knn", "morton_decode", "morton_encode", "radius_neighbours"),
     "estimators.occ_grid": ("OccGridEstimator",),
+    "estimators.prop_net": ("PropNetEstimator", "get_proposal_requires_grad_fn"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 __all__ = sorted(_MODULE)

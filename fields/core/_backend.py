@@ -8,12 +8,15 @@ module reads them there, so a launch names them and nothing is declared twice::
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
+import hashlib
 import os
 import platform
 import re
 import warnings
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import torch
@@ -22,7 +25,7 @@ from torch import Tensor
 from fields.errors import BackendError
 
 SOURCES = Path(__file__).parent / "csrc"
-_HEADERS = ("grid.h", "rays.h", "march.h", "volrend.h", "decoder.h", "neighbours.h")
+_HEADERS = ("grid.h", "rays.h", "march.h", "volrend.h", "decoder.h", "neighbours.h", "pdf.h")
 _SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 _DTYPES = {
     "int64_t": torch.int64,
@@ -59,22 +62,49 @@ def _openmp_runtime() -> ctypes.c_void_p | None:
     return None
 
 
+def _library_folders() -> list[Path]:
+    """Beside this file; and, where this is a checkout, in the installed package."""
+    folders = [Path(__file__).parent]
+    with contextlib.suppress(PackageNotFoundError):
+        folders.append(Path(str(distribution("fields").locate_file("fields/core"))))
+    return folders
+
+
+@functools.cache
+def _fingerprint() -> bytes:
+    """Of the C++ text, as CMakeLists.txt computes it: the arguments read from it must be those that were compiled."""
+    files = sorted(file for file in SOURCES.iterdir() if file.suffix in {".h", ".cpp"})
+    digests = "".join(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
+    return hashlib.sha256(digests.encode()).hexdigest().encode()
+
+
 @functools.cache
 def cpu_library() -> tuple[ctypes.CDLL, str]:
     """The compiled CPU kernels and the instruction set they use.
 
     Raises:
-        BackendError: the library is missing, as in a source tree that was never installed.
+        BackendError: the library is missing or of other sources, as in a checkout that was edited but not installed.
     """
+    stale = None
     for name in _instruction_sets():
-        file = Path(__file__).parent / f"_kernels_{name}.so"
-        if file.exists():
+        for folder in _library_folders():
+            file = folder / f"_kernels_{name}.so"
+            if not file.exists():
+                continue
             library = ctypes.CDLL(str(file))
+            if not hasattr(library, "fields_source"):
+                stale = file
+                continue
+            library.fields_source.restype = ctypes.c_char_p
+            if library.fields_source() != _fingerprint():
+                stale = file
+                continue
             if (team := _openmp_runtime()) is not None:
                 library.fields_use_team(team)
             return library, name
+    what = f"{stale} was compiled from other sources than {SOURCES}" if stale else f"There are no compiled CPU kernels in {SOURCES.parent}"  # fmt: skip
     raise BackendError(
-        f"The compiled CPU kernels are not in {Path(__file__).parent}. Install the package (`pip install .`), "
+        f"{what}. Install the package (`pip install .`), "
         "or set FIELDS_BACKEND=reference to use the slow plain-PyTorch twins."
     )
 

@@ -23,6 +23,7 @@ from fields.core._ref.grids import LAYOUTS
 from fields.errors import ShapeError
 
 _LANES = 16  # channels per owner of the backward pass: kLanes in lanes.h
+_RUN = 64  # samples per item of the other passes: kRun in grid.h
 
 Reduce = Literal["sum", "concat"]
 
@@ -132,16 +133,27 @@ def resolution_and_channels(factors: Sequence[Tensor], layout: str) -> tuple[lis
 # ---------------------------------------------------------------------------------------- ops and their derivatives
 
 
-def _launch(kernel: str, layout: str, items: int, x: Tensor, factors: list[Tensor], summed: bool, grain=256, **given):
+def _launch(
+    kernel: str, layout: str, x: Tensor, factors: list[Tensor], summed: bool, items: int | None = None, grain=4, **given
+) -> None:
     resolution, channels = resolution_and_channels(factors, layout)
     arguments = dict.fromkeys(("dx", "grad", "dgrad", "value", "jacobian", "grad_x"))
-    arguments |= {"dfactor": [], "grad_factor": [], "n": x.shape[0], "resolution": resolution, "channels": channels}
+    arguments |= {"dfactor": [], "grad_factor": [], "n": x.shape[0], "resolution": resolution, "channels": channels,
+                  "part_stride": [], "parts": 1}  # fmt: skip
     arguments |= {"x": x, "factor": factors, "out": sum(channels), "summed": int(summed)}
+    items = -(-x.shape[0] // _RUN) if items is None else items
     _backend.launch(f"{layout}_{kernel}", items, x.dtype, grain, **(arguments | given))
 
 
-def _owners(factors: list[Tensor], layout: str) -> int:
-    return sum(-(-c // _LANES) for c in resolution_and_channels(factors, layout)[1])
+def _scatter(kernel: str, layout: str, x: Tensor, factors: list[Tensor], summed: bool, **given) -> list[Tensor]:
+    """The gradients of the factors, from a kernel whose items are blocks of channels and parts of the samples."""
+    blocks = sum(-(-c // _LANES) for c in resolution_and_channels(factors, layout)[1])
+    # A second part keeps two cores evenly busy with three modes; it must not cost more than it brings.
+    parts = 2 if x.shape[0] * blocks * _LANES > sum(f.numel() for f in factors) else 1
+    grads = [torch.zeros(parts, *f.shape, dtype=f.dtype) for f in factors]
+    _launch(kernel, layout, x, factors, summed, items=blocks * parts, grain=1, grad_factor=grads,
+            part_stride=[f.numel() for f in factors], parts=parts, **given)  # fmt: skip
+    return [g[0] if parts == 1 else torch.add(g[0], g[1]) for g in grads]
 
 
 def _empty_value(x: Tensor, factors: list[Tensor], layout: str, summed: bool) -> Tensor:
@@ -156,7 +168,7 @@ def _ranks(factors: Sequence[Tensor], layout: str) -> list[int]:
 @torch.library.custom_op("fields::grid_value", mutates_args=())
 def _value(x: Tensor, factors: list[Tensor], layout: str, summed: bool) -> Tensor:
     value = _empty_value(x, factors, layout, summed)
-    _launch("value", layout, x.shape[0], x, factors, summed, value=value)
+    _launch("value", layout, x, factors, summed, value=value)
     return value
 
 
@@ -167,13 +179,11 @@ def _value_bwd(
     """[grad_x, *grad_factors]; what is not needed is left zero."""
     grad = grad.contiguous()
     grad_x = torch.zeros_like(x)
-    grad_factors = [torch.zeros_like(f) for f in factors]
     if need_x:
-        _launch("grad_x", layout, x.shape[0], x, factors, summed, grad=grad, grad_x=grad_x)
+        _launch("grad_x", layout, x, factors, summed, grad=grad, grad_x=grad_x)
     if need_factors:
-        owners = _owners(factors, layout)
-        _launch("grad_factors", layout, owners, x, factors, summed, grain=1, grad=grad, grad_factor=grad_factors)
-    return [grad_x, *grad_factors]
+        return [grad_x, *_scatter("grad_factors", layout, x, factors, summed, grad=grad)]
+    return [grad_x, *[torch.zeros_like(f) for f in factors]]
 
 
 @torch.library.custom_op("fields::grid_value_bwd_bwd", mutates_args=())
@@ -195,19 +205,16 @@ def _value_bwd_bwd(
     """
     directions = {"dx": dx, "dfactor": dfactors, "dgrad": dgrad, "grad": grad.contiguous()}
     value, grad_x = _empty_value(x, factors, layout, summed), torch.empty_like(x)
-    grad_factors = [torch.zeros_like(f) for f in factors]
-    n, owners = x.shape[0], _owners(factors, layout)
-    _launch("value_tangent", layout, n, x, factors, summed, value=value, **directions)
-    _launch("grad_x_tangent", layout, n, x, factors, summed, grad_x=grad_x, **directions)
-    _launch("grad_factors_tangent", layout, owners, x, factors, summed, grain=1, grad_factor=grad_factors, **directions)
-    return [value, grad_x, *grad_factors]
+    _launch("value_tangent", layout, x, factors, summed, value=value, **directions)
+    _launch("grad_x_tangent", layout, x, factors, summed, grad_x=grad_x, **directions)
+    return [value, grad_x, *_scatter("grad_factors_tangent", layout, x, factors, summed, **directions)]
 
 
 @torch.library.custom_op("fields::grid_jacobian", mutates_args=())
 def _jacobian(x: Tensor, factors: list[Tensor], layout: str, summed: bool) -> tuple[Tensor, Tensor]:
     value = _empty_value(x, factors, layout, summed)
     jacobian = x.new_empty(*value.shape, 3)
-    _launch("jacobian", layout, x.shape[0], x, factors, summed, value=value, jacobian=jacobian)
+    _launch("jacobian", layout, x, factors, summed, value=value, jacobian=jacobian)
     return value, jacobian
 
 

@@ -8,7 +8,13 @@ from torch import Tensor
 from fields.core import _backend
 from fields.core._check import check_floating, check_shape
 from fields.core._ref import march as _ref
+from fields.core.data_specs import RayIntervals, RaySamples
+from fields.core.pack import pack_info
+from fields.core.rays import nested_boxes
 from fields.errors import ShapeError
+
+UNLIMITED = 2**62  # samples per ray
+_RUNS = 8  # noted while counting: kRuns in march.h
 
 
 def march_rays(
@@ -44,6 +50,81 @@ def march_rays(
     Raises:
         ShapeError: wrong shapes or dtypes, or a step that is not positive.
     """
+    inputs = _checked(rays_o, rays_d, t_min, t_max, occupied, aabb, step_size, cone_angle)
+    implementation = _ref.march_rays if _backend.use_reference(rays_o) else _march
+    t_starts, t_ends, ray_indices, packed_info, x, _ = implementation(
+        *inputs, UNLIMITED
+    )
+    return (
+        (t_starts, t_ends, ray_indices, packed_info, x) if positions else (t_starts, t_ends, ray_indices, packed_info)
+    )
+
+
+@torch.no_grad()
+def traverse_grids(
+    rays_o: Tensor,
+    rays_d: Tensor,
+    binaries: Tensor,
+    aabbs: Tensor,
+    near_planes: Tensor | None = None,
+    far_planes: Tensor | None = None,
+    step_size: float = 1e-3,
+    cone_angle: float = 0.0,
+    traverse_steps_limit: int | None = None,
+    over_allocate: bool = False,
+    rays_mask: Tensor | None = None,
+    t_sorted: Tensor | None = None,
+    t_indices: Tensor | None = None,
+    hits: Tensor | None = None,
+) -> tuple[RayIntervals, RaySamples, Tensor]:
+    """`march_rays` under nerfacc's name, with the edges of intervals and a limit of samples per ray.
+
+    Args:
+        rays_o, rays_d: (n_rays, 3) origins and directions.
+        binaries: (levels, Nx, Ny, Nz) bool.
+        aabbs: (levels, 6) boxes, each twice the one before about the same centre, as `OccGridEstimator` has them.
+        near_planes, far_planes: (n_rays,) where rays begin and end; by default 0 and never.
+        step_size, cone_angle: as in `march_rays`.
+        traverse_steps_limit: samples per ray at most.
+        rays_mask: (n_rays,) bool, rays to walk; by default all.
+        over_allocate, t_sorted, t_indices, hits: taken for compatibility. Memory is always exact, and intersections
+            are found on the way.
+
+    Returns:
+        Packed edges of the intervals, their midpoints, and the distance (n_rays,) where each ray's walk ended, to go on
+        from if it was limited.
+    Gradients: none.
+    Raises:
+        ShapeError: as `march_rays`; and for boxes that are not nested that way.
+    """
+    n, levels = rays_o.shape[0], binaries.shape[0]
+    if aabbs.shape != (levels, 6) or not torch.allclose(nested_boxes(aabbs[0], levels), aabbs, rtol=1e-4, atol=1e-5):
+        raise ShapeError("aabbs must hold one box per level, each twice the one before about the same centre.")
+    near = torch.zeros_like(rays_o[:, 0]) if near_planes is None else near_planes
+    far = torch.full_like(near, float("inf")) if far_planes is None else far_planes
+    if rays_mask is not None:
+        far = torch.where(rays_mask, far, near)
+    limit = UNLIMITED if traverse_steps_limit is None or traverse_steps_limit <= 0 else traverse_steps_limit
+    inputs = _checked(rays_o, rays_d, near, far, binaries, aabbs[0], step_size, cone_angle)
+    implementation = _ref.march_rays if _backend.use_reference(rays_o) else _march
+    t_starts, t_ends, rays, packed, _, t_stops = implementation(*inputs, limit)
+    samples = RaySamples((t_starts + t_ends) / 2, packed, rays, torch.ones_like(rays, dtype=torch.bool))
+    # An interval that begins where the one before it ends shares its edge. On one lattice they do so to rounding.
+    joined = torch.zeros_like(samples.is_valid)
+    joined[1:] = (rays[1:] == rays[:-1]) & ((t_starts[1:] - t_ends[:-1]).abs() < 0.25 * (t_ends - t_starts)[1:])
+    own = (~joined).long()  # an edge of its own where it begins
+    right = torch.arange(len(rays), device=rays.device) + own.cumsum(0)
+    edges = t_starts.new_empty(len(rays) + int(own.sum()))
+    edges[right], edges[right[~joined] - 1] = t_ends, t_starts[~joined]
+    is_left, is_right = torch.zeros_like(edges, dtype=torch.bool), torch.zeros_like(edges, dtype=torch.bool)
+    is_right[right] = True
+    is_left[right - 1] = True
+    of_edges = rays.repeat_interleave(1 + own)
+    return RayIntervals(edges, pack_info(of_edges, n), of_edges, is_left, is_right), samples, t_stops
+
+
+def _checked(rays_o, rays_d, t_min, t_max, occupied, aabb, step_size, cone_angle) -> tuple:
+    """The inputs of the op."""
     check_shape("rays_o", rays_o, None, 3)
     n = rays_o.shape[0]
     check_shape("rays_d", rays_d, n, 3)
@@ -57,15 +138,9 @@ def march_rays(
         )
     if not step_size > 0 or not cone_angle >= 0:
         raise ShapeError(f"step_size must be positive and cone_angle not negative; got {step_size} and {cone_angle}.")
-    grids = (occupied if occupied.dim() == 4 else occupied[None]).contiguous()
-    inputs = [t.detach().contiguous() for t in (rays_o, rays_d, t_min, t_max)]
-    implementation = _ref.march_rays if _backend.use_reference(rays_o) else _march
-    t_starts, t_ends, ray_indices, packed_info, x = implementation(
-        *inputs, grids, aabb.detach().contiguous(), float(step_size), float(cone_angle)
-    )
-    return (
-        (t_starts, t_ends, ray_indices, packed_info, x) if positions else (t_starts, t_ends, ray_indices, packed_info)
-    )
+    grids = occupied if occupied.dim() == 4 else occupied[None]
+    tensors = [t.detach().contiguous() for t in (rays_o, rays_d, t_min, t_max, grids, aabb)]
+    return *tensors, float(step_size), float(cone_angle)
 
 
 @torch.library.custom_op("fields::march", mutates_args=())
@@ -78,30 +153,33 @@ def _march(
     aabb: Tensor,
     step: float,
     cone_angle: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    limit: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     n, (levels, *resolution) = rays_o.shape[0], grids.shape
     bricks = [-(-r // 8) for r in resolution]
     bits = torch.empty(levels, resolution[0], resolution[1], bricks[2], dtype=torch.uint8)
     any_bits = torch.empty(levels, *bricks, dtype=torch.uint8)
     _backend.launch("pack_occupancy", any_bits.numel(), rays_o.dtype, 64, cells=grids, bits=bits, bricks=any_bits,
                     resolution=resolution)  # fmt: skip
-    counts = torch.empty(n, dtype=torch.int64)
+    counts, t_stops = torch.empty(n, dtype=torch.int64), rays_o.new_empty(n)
+    starts, lengths = rays_o.new_empty(n, _RUNS), torch.empty(n, _RUNS, dtype=torch.int32)
     common = {"rays_o": rays_o, "rays_d": rays_d, "t_min": t_min, "t_max": t_max, "aabb": aabb, "bits": bits, "bricks": any_bits,
-              "levels": levels, "resolution": resolution, "step": step, "cone_angle": cone_angle}  # fmt: skip
+              "levels": levels, "resolution": resolution, "step": step, "cone_angle": cone_angle, "limit": limit,
+              "counts": counts, "t_stops": t_stops, "run_starts": starts, "run_lengths": lengths}  # fmt: skip
     nothing = dict.fromkeys(("begins", "t_starts", "t_ends", "ray_indices", "positions"))
-    _backend.launch("march", n, rays_o.dtype, 64, **common, **nothing, counts=counts)
+    _backend.launch("march_count", n, rays_o.dtype, 64, **common, **nothing)
     ends = counts.cumsum(0)
     begins, total = ends - counts, int(ends[-1]) if n else 0
     t_starts, t_ends, x = rays_o.new_empty(total), rays_o.new_empty(total), rays_o.new_empty(total, 3)
     ray_indices = torch.empty(total, dtype=torch.int64)
-    _backend.launch("march", n, rays_o.dtype, 64, **common, counts=None, begins=begins, t_starts=t_starts, t_ends=t_ends,
+    _backend.launch("march_write", n, rays_o.dtype, 64, **common, begins=begins, t_starts=t_starts, t_ends=t_ends,
                     ray_indices=ray_indices, positions=x)  # fmt: skip
-    return t_starts, t_ends, ray_indices, torch.stack([begins, counts], -1), x
+    return t_starts, t_ends, ray_indices, torch.stack([begins, counts], -1), x, t_stops
 
 
 @_march.register_fake
-def _(rays_o, rays_d, t_min, t_max, grids, aabb, step, cone_angle):
+def _(rays_o, rays_d, t_min, t_max, grids, aabb, step, cone_angle, limit):
     total = torch.library.get_ctx().new_dynamic_size()
     packed = rays_o.new_empty(rays_o.shape[0], 2, dtype=torch.int64)
     samples = [rays_o.new_empty(total) for _ in range(2)]
-    return *samples, rays_o.new_empty(total, dtype=torch.int64), packed, rays_o.new_empty(total, 3)
+    return *samples, rays_o.new_empty(total, dtype=torch.int64), packed, rays_o.new_empty(total, 3), torch.empty_like(t_min)

@@ -46,6 +46,12 @@ def ray_aabb_intersect(
     return _ray_aabb(*inputs, near_plane, far_plane, miss_value)
 
 
+def nested_boxes(aabb: Tensor, levels: int) -> Tensor:
+    """(levels, 6): the box (6,) and boxes around the same centre, each twice the one before."""
+    centre, half = (aabb[:3] + aabb[3:]) / 2, (aabb[3:] - aabb[:3]) / 2
+    return torch.stack([torch.cat([centre - half * 2**level, centre + half * 2**level]) for level in range(levels)])
+
+
 _FARTHEST = 1e30  # finite, so that distances stay ordered in float32
 
 

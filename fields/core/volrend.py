@@ -115,6 +115,19 @@ def accumulate_along_rays(
     return implementation(weights.reshape(-1).contiguous(), flat, packed)
 
 
+def accumulate_along_rays_(
+    weights: Tensor, values: Tensor | None = None, ray_indices: Tensor | None = None, outputs: Tensor | None = None
+) -> None:
+    """`accumulate_along_rays`, added to `outputs` (n_rays, D) in place.
+
+    Raises:
+        ShapeError: as there, and without outputs of that shape.
+    """
+    if outputs is None or outputs.dim() != 2 or outputs.shape[1] != (1 if values is None else values.shape[-1]):
+        raise ShapeError("outputs must be (n_rays, D), D that of values or 1.")
+    outputs.add_(accumulate_along_rays(weights, values, ray_indices, outputs.shape[0] if ray_indices is not None else None))
+
+
 # ---------------------------------------------------------------------------------------- ops and their derivatives
 
 _WEIGHTS = ("sigmas", "t_starts", "t_ends", "given", "packed", "weights", "trans", "alphas", "grad_weights", "grad_trans",

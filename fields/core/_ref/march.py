@@ -17,7 +17,8 @@ def march_rays(
     aabb: Tensor,
     step: float,
     cone_angle: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    limit: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     n, levels = rays_o.shape[0], grids.shape[0]
     centre, half = (aabb[:3] + aabb[3:]) / 2, (aabb[3:] - aabb[:3]) / 2
     outer = torch.cat([centre - half * 2 ** (levels - 1), centre + half * 2 ** (levels - 1)])
@@ -43,8 +44,15 @@ def march_rays(
         cell = torch.minimum(cell.nan_to_num().long().clamp(min=0), resolution - 1)
         keep |= inside & grids[level][cell.unbind(-1)]
         undecided &= ~inside
+    keep &= keep.cumsum(-1) <= limit
     counts = keep.sum(-1)
+    # A walk ends behind its last sample where that exhausts the limit, else at the first midpoint beyond reach.
+    reached = torch.where(keep, t_starts + lengths, t_min[:, None]).amax(-1) if keep.shape[1] else t_min
+    ends = torch.cat([t_starts, t[:, None]], -1)
+    mid = torch.cat([mids, t[:, None] + torch.clamp(t * cone_angle, min=step)[:, None] / 2], -1)
+    beyond = torch.where(mid < last[:, None], torch.inf, ends).amin(-1)
+    t_stops = torch.where(counts == limit, reached, beyond)
     packed = torch.stack([counts.cumsum(0) - counts, counts], -1)
     ray_indices = keep.nonzero()[:, 0]
     x = ((points - centre) / half)[keep]
-    return t_starts[keep], (t_starts + lengths)[keep], ray_indices, packed, x
+    return t_starts[keep], (t_starts + lengths)[keep], ray_indices, packed, x, t_stops

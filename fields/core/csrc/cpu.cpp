@@ -7,12 +7,16 @@
 #include "rays.h"
 #include "decoder.h"
 #include "neighbours.h"
+#include "pdf.h"
 
 #if defined(__GLIBC__)
 #include <malloc.h>
 #endif
 
 extern "C" {
+
+// The SHA-256 of this folder's files, so that a caller can tell whether it reads the text that was compiled.
+__attribute__((visibility("default"))) const char* fields_source() { return FIELDS_SOURCE; }
 
 // Gives the library torch's team of threads: the address of GOMP_parallel in the OpenMP runtime torch has loaded.
 __attribute__((visibility("default"))) void fields_use_team(void* gomp_parallel) {

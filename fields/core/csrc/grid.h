@@ -16,9 +16,10 @@
 // gradient of the factors. Each is written on a scalar S. With S = T it is itself; with S = Dual<T> it yields its
 // own derivative along (dx, dfactors, dgrad), which is all that second derivatives need.
 //
-// The gradient of the factors is a scatter. On a CPU its item is one block of channels of one mode, swept over all
-// samples: every element has exactly one owner, hence no atomics, and receives its terms in the order of the samples,
-// hence bit-identical results whatever the number of threads. On a GPU its item is one sample and `add_to` is atomic.
+// The gradient of the factors is a scatter. On a CPU its item is one block of channels of one mode, swept over one of
+// a few fixed parts of the samples: every element has exactly one owner, hence no atomics, and receives its terms in
+// the order of the samples, hence bit-identical results whatever the number of threads. On a GPU its item is one
+// sample and `add_to` is atomic.
 #pragma once
 #include "common.h"
 #include "lanes.h"
@@ -51,7 +52,9 @@ template <class T> struct GridArgs {
     T* value;                  // (n, out), or (n,) when summed
     T* jacobian;               // (n, out, 3), or (n, 3) when summed
     T* grad_x;                 // (n, 3)
-    T* grad_factor[6];         // like factor
+    T* grad_factor[6];         // (parts, like factor)
+    int64_t part_stride[6];    // elements from one part of grad_factor to the next
+    int64_t parts;             // the samples are swept in as many parts, each into a gradient of its own
     int64_t n;                 // samples
     int64_t resolution[3];     // knots along x, y, z
     int64_t channels[3];       // of each mode
@@ -75,28 +78,55 @@ template <class S, class T> struct Axis {
     T slope;        // d w[1] / d x
 };
 
-template <class S, class T> FIELDS_FN Axis<S, T> locate(const GridArgs<T>& a, int64_t i, int axis) {
-    const S x = read(a.x, a.dx, 3 * i + axis, S());
-    T position;
-    if constexpr (sizeof(S) == sizeof(T)) position = x; else position = x.v;
-    const T last = T(a.resolution[axis] - 1), half = last / 2;
-    const T u = (position + 1) * half;
-    const bool inside = u >= 0 && u <= last;
-    const T c = clamp(u, T(0), last);
-    // The clamp keeps a NaN a NaN, so that it reaches the result; as an index it must stay inside the grid.
-    const int32_t cell = clamp<int32_t>(int32_t(c), 0, int32_t(a.resolution[axis] - 2));
-    Axis<S, T> r;
-    r.knot = cell;
-    r.slope = inside ? half : T(0);
-    const T f = c - T(cell);
-    if constexpr (sizeof(S) == sizeof(T)) {
-        r.w[1] = f;
-        r.w[0] = 1 - f;
-    } else {
-        r.w[1] = {f, r.slope * x.d};
-        r.w[0] = {1 - f, -r.slope * x.d};
+// Samples are located a run at a time, so that a CPU does this arithmetic for many of them in one instruction.
+#ifdef __CUDACC__
+constexpr int kRun = 1;
+#else
+constexpr int kRun = 64;
+#endif
+
+template <class T> struct Run {
+    int32_t knot[3][kRun];
+    T right[3][kRun];          // weight of the right knot
+    T slope[3][kRun];
+
+    FIELDS_FN Run(const GridArgs<T>& a, int64_t first, int count) {
+        for (int axis = 0; axis < 3; ++axis) {
+            const T last = T(a.resolution[axis] - 1), half = last / 2;
+            const int32_t last_cell = int32_t(a.resolution[axis] - 2);
+            const T* x = a.x + 3 * first + axis;
+            for (int k = 0; k < count; ++k) {
+                const T u = (x[3 * k] + 1) * half, c = clamp(u, T(0), last);
+                // The clamp keeps a NaN a NaN, so that it reaches the result; as an index it must stay in the grid.
+                const int32_t cell = clamp<int32_t>(int32_t(c), 0, last_cell);
+                knot[axis][k] = cell;
+                right[axis][k] = c - T(cell);
+                slope[axis][k] = u >= 0 && u <= last ? half : T(0);
+            }
+        }
     }
-    return r;
+
+    template <class S> FIELDS_FN Axis<S, T> axis(const GridArgs<T>& a, int64_t i, int k, int along, S) const {
+        const T f = right[along][k], rise = slope[along][k];
+        if constexpr (sizeof(S) == sizeof(T)) {
+            return {knot[along][k], {1 - f, f}, rise};
+        } else {
+            const T d = rise * (a.dx ? a.dx[3 * i + along] : T(0));
+            return {knot[along][k], {{1 - f, -d}, {f, d}}, rise};
+        }
+    }
+};
+
+// Calls body(i, axes) for the samples of a run.
+template <class S, class T, class Body> FIELDS_FN void each_sample(const GridArgs<T>& a, int64_t run, Body&& body) {
+    const int64_t first = run * kRun;
+    const int count = int(minimum<int64_t>(kRun, a.n - first));
+    const Run<T> at(a, first, count);
+    for (int k = 0; k < count; ++k) {
+        const int64_t i = first + k;
+        const Axis<S, T> axis[3] = {at.axis(a, i, k, 0, S()), at.axis(a, i, k, 1, S()), at.axis(a, i, k, 2, S())};
+        body(i, axis);
+    }
 }
 
 // The cotangent of `count` channels: one number for all of them when channels are summed.
@@ -115,19 +145,26 @@ template <unsigned AXES, class S> struct Cell {
 
     template <class T>
     FIELDS_FN Cell(const Axis<S, T>* axis, const int64_t* resolution, int64_t channels, int along) {
+        int64_t first = 0, stride[3] = {}, size = channels;
+#pragma GCC unroll 3
+        for (int a = 2; a >= 0; --a) {
+            if (!(AXES >> a & 1u)) continue;
+            stride[a] = size;
+            first += axis[a].knot * size;
+            size *= resolution[a];
+        }
 #pragma GCC unroll 8
         for (int c = 0; c < corners; ++c) {
-            int64_t knot = 0;
+            offset[c] = first;
             S w = constant(T(1), S());
             int bit = 0;
 #pragma GCC unroll 3
             for (int a = 0; a < 3; ++a) {
                 if (!(AXES >> a & 1u)) continue;
                 const int side = c >> bit++ & 1;
-                knot = knot * resolution[a] + axis[a].knot + side;
+                if (side) offset[c] += stride[a];
                 w = w * (a == along ? constant(side ? axis[a].slope : -axis[a].slope, S()) : axis[a].w[side]);
             }
-            offset[c] = knot * channels;
             weight[c] = w;
         }
     }
@@ -200,11 +237,12 @@ template <class T, class L, class S> struct GridValue : GridArgs<T> {
             mode<MODE + 1>(i, axis, sum, start + this->channels[MODE]);
         }
     }
-    FIELDS_FN void operator()(int64_t i) const {
-        const Axis<S, T> axis[3] = {locate<S>(*this, i, 0), locate<S>(*this, i, 1), locate<S>(*this, i, 2)};
-        auto sum = fill_lanes(S());
-        mode<0>(i, axis, sum, 0);
-        if (this->summed) this->value[i] = sum_lanes<T>(result(sum));
+    FIELDS_FN void operator()(int64_t run) const {
+        each_sample<S>(*this, run, [&](int64_t i, const Axis<S, T>* axis) FIELDS_INLINE {
+            auto sum = fill_lanes(S());
+            mode<0>(i, axis, sum, 0);
+            if (this->summed) this->value[i] = sum_lanes<T>(result(sum));
+        });
     }
 };
 
@@ -227,15 +265,16 @@ template <class T, class L, class S, bool CONTRACT> struct GridSlopes : GridArgs
             mode<MODE + 1>(i, axis, sum, start + this->channels[MODE]);
         }
     }
-    FIELDS_FN void operator()(int64_t i) const {
-        const Axis<S, T> axis[3] = {locate<S>(*this, i, 0), locate<S>(*this, i, 1), locate<S>(*this, i, 2)};
-        decltype(fill_lanes(S())) sum[4] = {};
-        mode<0>(i, axis, sum, 0);
-        if (!CONTRACT && this->summed) this->value[i] = sum_lanes<T>(result(sum[0]));
-        for (int a = 0; a < 3; ++a) {
-            if (CONTRACT) this->grad_x[3 * i + a] = sum_lanes<T>(result(sum[a + 1]));
-            else if (this->summed) this->jacobian[3 * i + a] = sum_lanes<T>(result(sum[a + 1]));
-        }
+    FIELDS_FN void operator()(int64_t run) const {
+        each_sample<S>(*this, run, [&](int64_t i, const Axis<S, T>* axis) FIELDS_INLINE {
+            decltype(fill_lanes(S())) sum[4] = {};
+            mode<0>(i, axis, sum, 0);
+            if (!CONTRACT && this->summed) this->value[i] = sum_lanes<T>(result(sum[0]));
+            for (int a = 0; a < 3; ++a) {
+                if (CONTRACT) this->grad_x[3 * i + a] = sum_lanes<T>(result(sum[a + 1]));
+                else if (this->summed) this->jacobian[3 * i + a] = sum_lanes<T>(result(sum[a + 1]));
+            }
+        });
     }
 };
 
@@ -246,18 +285,18 @@ template <class T, class L, class S> struct GridGradFactors : GridArgs<T> {
         const Cells<L, MODE, S> cells(*this, axis);
         cells.scatter(*this, channel, count, grad_lanes<S>(*this, i, i * this->out + start + channel, count));
     }
-    template <int MODE> FIELDS_FN void owner(int64_t block, int64_t start) const {
+    template <int MODE> FIELDS_FN void owner(int64_t block, int64_t start, int64_t first_run, int64_t last_run) const {
         if constexpr (MODE < L::modes) {
             const int64_t channels = this->channels[MODE], mine = (channels + kLanes - 1) / kLanes;
-            if (block >= mine) return owner<MODE + 1>(block - mine, start + channels);
+            if (block >= mine) return owner<MODE + 1>(block - mine, start + channels, first_run, last_run);
             const int64_t first = block * kLanes;
             const int count = int(minimum<int64_t>(channels - first, kLanes));
-            for (int64_t i = 0; i < this->n; ++i) {
-                const Axis<S, T> axis[3] = {locate<S>(*this, i, 0), locate<S>(*this, i, 1), locate<S>(*this, i, 2)};
-                if (count == kLanes) sample<MODE>(i, axis, first, kLanes, start);
-                else if (count == kLanes / 2) sample<MODE>(i, axis, first, kLanes / 2, start);
-                else sample<MODE>(i, axis, first, count, start);
-            }
+            for (int64_t run = first_run; run < last_run; ++run)
+                each_sample<S>(*this, run, [&](int64_t i, const Axis<S, T>* axis) FIELDS_INLINE {
+                    if (count == kLanes) sample<MODE>(i, axis, first, kLanes, start);
+                    else if (count == kLanes / 2) sample<MODE>(i, axis, first, kLanes / 2, start);
+                    else sample<MODE>(i, axis, first, count, start);
+                });
         }
     }
     template <int MODE> FIELDS_FN void whole(int64_t i, const Axis<S, T>* axis, int64_t start) const {
@@ -268,10 +307,12 @@ template <class T, class L, class S> struct GridGradFactors : GridArgs<T> {
     }
     FIELDS_FN void operator()(int64_t item) const {
 #ifdef __CUDACC__
-        const Axis<S, T> axis[3] = {locate<S>(*this, item, 0), locate<S>(*this, item, 1), locate<S>(*this, item, 2)};
-        whole<0>(item, axis, 0);
+        each_sample<S>(*this, item, [&](int64_t i, const Axis<S, T>* axis) { whole<0>(i, axis, 0); });
 #else
-        owner<0>(item, 0);
+        const int64_t runs = (this->n + kRun - 1) / kRun, part = item % this->parts;
+        GridGradFactors mine = *this;  // a copy that nothing else can point to, as in parallel.h
+        for (int f = 0; f < L::modes * L::factors; ++f) mine.grad_factor[f] += part * this->part_stride[f];
+        mine.template owner<0>(item / this->parts, 0, runs * part / this->parts, runs * (part + 1) / this->parts);
 #endif
     }
 };

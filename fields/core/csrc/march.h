@@ -8,15 +8,17 @@
 // Grids are nested: level l covers the box scaled by 2^l about its centre, and a point belongs to the innermost level
 // that holds it. Cells are bits, eight neighbours along z per byte: 128³ cells are 256 kB and stay in cache.
 //
-// Item: one ray. The walk runs twice, to count the samples and, when their places are known, to write them.
+// Item: one ray. `march_count` walks and counts the samples, noting the runs of consecutive ones; `march_write`, when
+// the places of the samples are known, follows the runs, or walks again where there were too many to note.
 #pragma once
 #include "common.h"
 
 namespace fields {
 
 constexpr int kBrick = 8;
+constexpr int kRuns = 8;
 
-template <class T> struct March {
+template <class T> struct MarchArgs {
     const T* rays_o;           // (n, 3)
     const T* rays_d;           // (n, 3)
     const T* t_min;            // (n)
@@ -24,44 +26,60 @@ template <class T> struct March {
     const T* aabb;             // (6) box of level 0
     const uint8_t* bits;       // (levels, nx, ny, ceil(nz / 8))
     const uint8_t* bricks;     // (levels, ceil(nx / 8), ceil(ny / 8), ceil(nz / 8)) whether any cell is occupied
-    const int64_t* begins;     // (n) where each ray's samples go; null while counting
-    int64_t* counts;           // (n) null while writing
+    int64_t* counts;           // (n) samples of each ray
+    T* run_starts;             // (n, 8) where each run of samples begins
+    int32_t* run_lengths;      // (n, 8) how many samples it has; 0 behind the last, -1 first if there are more than 8
+    const int64_t* begins;     // (n) where each ray's samples go
     T* t_starts;               // (samples)
     T* t_ends;                 // (samples)
     int64_t* ray_indices;      // (samples)
     T* positions;              // (samples, 3) midpoints, normalised to [-1, 1] over the box of level 0; or null
+    T* t_stops;                // (n) where each ray's walk ended
+    int64_t limit;             // samples per ray at most
     int64_t levels;            // nested grids
     int64_t resolution[3];     // cells along x, y, z
     T step;                    // shortest interval
     T cone_angle;              // interval per distance
 
-    FIELDS_FN void operator()(int64_t i) const {
-        T o[3], d[3], centre[3], half[3], inverse[3], scale[3], shift[3];
-        for (int a = 0; a < 3; ++a) {
-            o[a] = rays_o[3 * i + a];
-            d[a] = rays_d[3 * i + a];
-            centre[a] = (aabb[a] + aabb[3 + a]) / 2;
-            half[a] = (aabb[3 + a] - aabb[a]) / 2;
-            inverse[a] = 1 / d[a];
-            scale[a] = T(resolution[a]) / (aabb[3 + a] - aabb[a]);
-            shift[a] = -aabb[a] * scale[a];
-        }
+};
+
+template <class T> struct March : MarchArgs<T> {
+    // Calls sample(t, dt) for the samples of ray i in order; returns where the walk ends.
+    template <class Sample> FIELDS_FN T walk(int64_t i, Sample&& sample) const {
+        const auto& resolution = this->resolution;
+        const auto& aabb = this->aabb;
+        const T step = this->step, cone_angle = this->cone_angle;
+        const int64_t levels = this->levels;
+        // In units of the cells of level 0, the ray is at begin + t·speed, and all levels are centred on `middle`.
+        T begin[3], speed[3], pace[3], still[3], middle[3];
+        int64_t forward[3];
         // Only between entering and leaving the outermost box, give or take an interval, is there anything to find.
         const T outermost = T(int64_t(1) << (levels - 1));
-        T first = t_min[i], enter = first, last = t_max[i];
+        T first = this->t_min[i], enter = first, last = this->t_max[i];
         bool hit = true;
         for (int a = 0; a < 3; ++a) {
-            const T to_low = centre[a] - half[a] * outermost - o[a], to_high = centre[a] + half[a] * outermost - o[a];
-            if (d[a] == 0) {
-                hit = hit && to_low <= 0 && to_high >= 0;
-                continue;
+            const T per_length = T(resolution[a]) / (aabb[3 + a] - aabb[a]);
+            begin[a] = (this->rays_o[3 * i + a] - aabb[a]) * per_length;
+            speed[a] = this->rays_d[3 * i + a] * per_length;
+            middle[a] = T(resolution[a]) / 2;
+            forward[a] = speed[a] > 0;
+            pace[a] = speed[a] == 0 ? 0 : 1 / speed[a];
+            still[a] = speed[a] == 0 ? T(1e30) : T(0);
+            hit = hit && begin[a] == begin[a] && speed[a] == speed[a];  // not a number: no way to go
+            const T reach = middle[a] * outermost, to_middle = middle[a] - begin[a];
+            if (speed[a] == 0) {
+                hit = hit && abs_(to_middle) <= reach;
+            } else {
+                const T one = (to_middle - reach) * pace[a], other = (to_middle + reach) * pace[a];
+                enter = maximum(enter, minimum(one, other));
+                last = minimum(last, maximum(one, other) + step);
             }
-            enter = maximum(enter, minimum(to_low * inverse[a], to_high * inverse[a]));
-            last = minimum(last, maximum(to_low * inverse[a], to_high * inverse[a]) + step);
         }
-        for (int a = 0; a < 3; ++a) hit = hit && o[a] == o[a] && d[a] == d[a];  // not a number: no way to go
-        hit = hit && enter < last && last < T(1e30);                            // no direction: no end either
-        int64_t count = 0, at = begins ? begins[i] : 0;
+        hit = hit && enter < last && last < T(1e30);  // no direction: no end either
+        const T per_step = 1 / step;
+        const int64_t strips = (resolution[2] + 7) / 8, brick_rows = (resolution[1] + 7) / 8;
+        const int64_t brick_slabs = (resolution[0] + 7) / 8;
+        int64_t count = 0;
         int64_t k = 0;  // of the lattice without cone angle
         T t = first;
         if (!hit) {
@@ -69,61 +87,51 @@ template <class T> struct March {
         } else if (cone_angle > 0) {
             while (t + maximum(step, t * cone_angle) * T(1.01) < enter) t += maximum(step, t * cone_angle);
         } else {
-            k = maximum<int64_t>(0, int64_t((enter - first) / step) - 1);
+            k = maximum<int64_t>(0, int64_t((enter - first) * per_step) - 1);
             t = first + T(k) * step;
         }
-        while (true) {
+        while (count < this->limit) {
             const T dt = cone_angle > 0 ? maximum(step, t * cone_angle) : step;
             const T mid = t + dt / 2;
             if (!(mid < last)) break;
-            T u[3];
-            int64_t cell[3];
-            T grow = 1;
+            T v[3], grow = 1;
+            for (int a = 0; a < 3; ++a) v[a] = begin[a] + mid * speed[a];
             int64_t level = 0;
             bool inside = true;
-            for (int a = 0; a < 3; ++a) u[a] = o[a] + mid * d[a];
             for (; level < levels; ++level, grow *= 2) {
                 inside = true;
-                for (int a = 0; a < 3; ++a) inside = inside && abs_(u[a] - centre[a]) <= half[a] * grow;
+                for (int a = 0; a < 3; ++a) inside = inside & (abs_(v[a] - middle[a]) <= middle[a] * grow);
                 if (inside) break;
             }
             T exit = mid;
             if (inside) {
+                int64_t cell[3];
                 for (int a = 0; a < 3; ++a) {
-                    const T v = level ? (u[a] - centre[a] + half[a] * grow) * (scale[a] / grow) : u[a] * scale[a] + shift[a];
-                    cell[a] = clamp<int64_t>(int64_t(v), 0, resolution[a] - 1);
+                    const T in_level = level ? (v[a] - middle[a]) / grow + middle[a] : v[a];
+                    cell[a] = clamp<int64_t>(int64_t(in_level), 0, resolution[a] - 1);
                 }
-                const int64_t nz8 = (resolution[2] + 7) / 8;
                 const int64_t row = (level * resolution[0] + cell[0]) * resolution[1] + cell[1];
-                if (bits[row * nz8 + (cell[2] >> 3)] >> (cell[2] & 7) & 1) {
-                    if (begins) {
-                        t_starts[at] = t;
-                        t_ends[at] = t + dt;
-                        ray_indices[at] = i;
-                        if (positions)
-                            for (int a = 0; a < 3; ++a) positions[3 * at + a] = (u[a] - centre[a]) / half[a];
-                        ++at;
-                    }
+                if (this->bits[row * strips + (cell[2] >> 3)] >> (cell[2] & 7) & 1) {
+                    sample(t, dt);
                     ++count;
                 } else {
-                    const int64_t bx = (resolution[0] + 7) / 8, by = (resolution[1] + 7) / 8;
-                    const int64_t brick = ((level * bx + cell[0] / kBrick) * by + cell[1] / kBrick) * nz8 + cell[2] / kBrick;
-                    const int64_t size = bricks[brick] ? 1 : kBrick;
+                    const int64_t slab = level * brick_slabs + (cell[0] >> 3);
+                    const int64_t brick = (slab * brick_rows + (cell[1] >> 3)) * strips + (cell[2] >> 3);
+                    const int64_t size = this->bricks[brick] ? 1 : kBrick;
                     exit = last;
                     for (int a = 0; a < 3; ++a) {
-                        if (d[a] == 0) continue;
-                        const int64_t edge = cell[a] / size * size + (d[a] > 0 ? size : 0);
-                        const T plane = centre[a] - half[a] * grow + T(minimum(edge, resolution[a])) * grow / scale[a];
-                        exit = minimum(exit, (plane - o[a]) * inverse[a]);
+                        const int64_t edge = minimum((cell[a] & -size) + forward[a] * size, resolution[a]);
+                        const T plane = level ? (T(edge) - middle[a]) * grow + middle[a] : T(edge);
+                        exit = minimum(exit, (plane - begin[a]) * pace[a] + still[a]);
                     }
                     if (level) {  // finer cells lie within this one where it reaches into the next box
                         T within = mid, beyond = last;
                         for (int a = 0; a < 3; ++a) {
-                            if (d[a] == 0) continue;
-                            const T low = (centre[a] - half[a] * grow / 2 - o[a]) * inverse[a];
-                            const T high = (centre[a] + half[a] * grow / 2 - o[a]) * inverse[a];
-                            within = maximum(within, minimum(low, high));
-                            beyond = minimum(beyond, maximum(low, high));
+                            if (speed[a] == 0) continue;
+                            const T reach = middle[a] * grow / 2, to_middle = middle[a] - begin[a];
+                            const T one = (to_middle - reach) * pace[a], other = (to_middle + reach) * pace[a];
+                            within = maximum(within, minimum(one, other));
+                            beyond = minimum(beyond, maximum(one, other));
                         }
                         if (within < beyond) exit = minimum(exit, within);
                     }
@@ -138,12 +146,75 @@ template <class T> struct March {
                     t += next;
                 }
             } else {
-                const T ahead = (exit - mid) / step - T(0.01);
-                k += maximum<int64_t>(1, ahead > 1 ? int64_t(ahead) : 1);
+                const T ahead = (exit - mid) * per_step - T(0.01);
+                k += ahead > 1 ? int64_t(ahead) : 1;
                 t = first + T(k) * step;
             }
         }
-        if (counts) counts[i] = count;
+        return t;
+    }
+};
+
+template <class T> struct MarchCount : March<T> {
+    FIELDS_FN void operator()(int64_t i) const {
+        T* starts = this->run_starts + i * kRuns;
+        int32_t* lengths = this->run_lengths + i * kRuns;
+        int64_t count = 0;
+        int runs = 0;
+        T end = 0;
+        this->t_stops[i] = this->walk(i, [&](T t, T dt) FIELDS_INLINE {
+            if (!count++ || t - end > dt / 2) {
+                if (runs < kRuns) {
+                    starts[runs] = t;
+                    lengths[runs] = 0;
+                }
+                ++runs;
+            }
+            if (runs <= kRuns) ++lengths[runs - 1];
+            end = t + dt;
+        });
+        if (runs < kRuns) lengths[runs] = 0;
+        if (runs > kRuns) lengths[0] = -1;
+        this->counts[i] = count;
+    }
+};
+
+template <class T> struct MarchWrite : March<T> {
+    FIELDS_FN void operator()(int64_t i) const {
+        int64_t at = this->begins[i];
+        T origin[3], along[3];  // of the ray in [-1, 1] over the box
+        for (int a = 0; a < 3; ++a) {
+            const T scale = 2 / (this->aabb[3 + a] - this->aabb[a]);
+            origin[a] = (this->rays_o[3 * i + a] - this->aabb[a]) * scale - 1;
+            along[a] = this->rays_d[3 * i + a] * scale;
+        }
+        const auto write = [&](T t, T dt) FIELDS_INLINE {
+            this->t_starts[at] = t;
+            this->t_ends[at] = t + dt;
+            this->ray_indices[at] = i;
+            for (int a = 0; a < 3; ++a) this->positions[3 * at + a] = origin[a] + (t + dt / 2) * along[a];
+            ++at;
+        };
+        const T* starts = this->run_starts + i * kRuns;
+        const int32_t* lengths = this->run_lengths + i * kRuns;
+        if (lengths[0] < 0) {
+            this->walk(i, write);
+            return;
+        }
+        const T step = this->step, first = this->t_min[i];
+        for (int run = 0; run < kRuns && lengths[run]; ++run) {
+            if (this->cone_angle > 0) {
+                T t = starts[run];
+                for (int32_t j = 0; j < lengths[run]; ++j) {
+                    const T dt = maximum(step, t * this->cone_angle);
+                    write(t, dt);
+                    t += dt;
+                }
+            } else {
+                const int64_t k = int64_t((starts[run] - first) / step + T(0.5));
+                for (int32_t j = 0; j < lengths[run]; ++j) write(first + T(k + j) * step, step);
+            }
+        }
     }
 };
 
@@ -173,5 +244,6 @@ template <class T> struct PackOccupancy {
 
 }  // namespace fields
 
-FIELDS_KERNEL(march, fields::March, March)
+FIELDS_KERNEL(march_count, fields::MarchCount, MarchArgs)
+FIELDS_KERNEL(march_write, fields::MarchWrite, MarchArgs)
 FIELDS_KERNEL(pack_occupancy, fields::PackOccupancy, PackOccupancy)

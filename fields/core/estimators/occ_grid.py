@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fields.core.compose import render_visibility_from_alpha, render_visibility_from_density
 from fields.core.march import march_rays
-from fields.core.rays import ray_aabb_intersect
+from fields.core.rays import nested_boxes, ray_aabb_intersect
 from fields.errors import ShapeError
 
 
@@ -32,12 +32,10 @@ class OccGridEstimator(nn.Module):
             raise ShapeError(
                 "An occupancy grid needs six numbers of a box that is not empty, and at least one cell and level."
             )
-        centre, half = (box[:3] + box[3:]) / 2, (box[3:] - box[:3]) / 2
-        boxes = [torch.cat([centre - half * 2**level, centre + half * 2**level]) for level in range(levels)]
         shape = cells.tolist()
         self.levels, self.cells_per_lvl = levels, int(cells.prod())
         self.register_buffer("resolution", cells)
-        self.register_buffer("aabbs", torch.stack(boxes))
+        self.register_buffer("aabbs", nested_boxes(box, levels))
         self.register_buffer("occs", torch.zeros(levels * self.cells_per_lvl))
         self.register_buffer("binaries", torch.zeros(levels, *shape, dtype=torch.bool))
         grid = torch.stack(torch.meshgrid(*map(torch.arange, shape), indexing="ij"), -1).view(-1, 3)
