@@ -9,7 +9,15 @@ from fields.benchmarks import composed
 from fields.benchmarks.timing import Row, compare
 from torch import Tensor
 
-from fields.core import _backend, accumulate_along_rays, march_rays, ray_aabb_intersect, render_weight_from_density, vm_sample
+from fields.core import (
+    _backend,
+    accumulate_along_rays,
+    march_rays,
+    occupancy_clearance,
+    ray_aabb_intersect,
+    render_weight_from_density,
+    vm_sample,
+)
 
 
 def coherent_positions(rays: int, per_ray: int) -> Tensor:
@@ -64,14 +72,15 @@ def march_composite(rounds: int, n: int = 4096, size: int = 128) -> Row:
     t_min, t_max, hits = (t[:, 0] for t in ray_aabb_intersect(origins, directions, aabb[None], 0.0, 1e10))
     t_min = torch.where(hits, t_min, torch.zeros(()))
     t_max = torch.where(hits, t_max, torch.zeros(()))
+    clearance = occupancy_clearance(occupied)  # like the volume of the reference, kept while the grid does not change
     volume, zero = occupied.permute(2, 1, 0)[None, None].float().contiguous(), torch.zeros(n)
 
     def ours() -> Tensor:
-        t_starts, t_ends, rays, _, x = march_rays(
-            origins, directions, t_min, t_max, occupied, aabb, step, positions=True
+        t_starts, t_ends, rays, packed, x = march_rays(
+            origins, directions, t_min, t_max, clearance, aabb, step, positions=True
         )
         weights = render_weight_from_density(
-            t_starts, t_ends, torch.full_like(t_starts, 20.0), ray_indices=rays, n_rays=n
+            t_starts, t_ends, torch.full_like(t_starts, 20.0), packed_info=packed
         )[0]
         return accumulate_along_rays(weights, x, rays, n)
 

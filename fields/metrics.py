@@ -20,5 +20,5 @@ def ssim(image: Tensor, truth: Tensor) -> float:
     """
     from kornia.metrics import ssim as kornia_ssim
 
-    batches = (x.clamp(0, 1).permute(2, 0, 1)[None] for x in (image, truth))
-    return float(kornia_ssim(*batches, window_size=11, padding="valid").mean())
+    one, other = (x.clamp(0, 1).permute(2, 0, 1)[None] for x in (image, truth))
+    return float(kornia_ssim(one, other, window_size=11, padding="valid").mean())

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
-from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fields.data.cameras import Cameras
 
@@ -31,14 +30,19 @@ class Rendering:
     """How many samples were evaluated."""
 
 
-class Field(Protocol):
-    """What the renderer, the viewer and the exports ask of a method's field (an nn.Module)."""
+class Field(nn.Module):
+    """What the renderer, the viewer and the exports ask of a method's field."""
 
     aabb: Tensor
+    """(6,) lowest and highest corner of what the field fills, scene units."""
 
-    def render_rays(self, origins: Tensor, directions: Tensor, background: Tensor | None = None) -> Rendering: ...
+    def render_rays(self, origins: Tensor, directions: Tensor, background: Tensor | None = None) -> Rendering:
+        """Renders rays (N, 3) with unit directions, in scene units."""
+        raise NotImplementedError
 
-    def constructor_arguments(self) -> dict: ...
+    def constructor_arguments(self) -> dict:
+        """Plain data from which the class makes a field that this one's tensors fit into."""
+        raise NotImplementedError
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ _HOME = {
     "grids": ("vm_sample", "cp_sample", "dense_sample"),
     "decoder": ("fused_decoder",),
     "rays": ("ray_aabb_intersect",),
-    "march": ("march_rays", "traverse_grids"),
+    "march": ("ClearanceCache", "march_rays", "occupancy_clearance", "traverse_grids"),
     "data_specs": ("RayIntervals", "RaySamples"),
     "pdf": ("importance_sampling", "searchsorted"),
     "pack": ("pack_info",),

@@ -18,6 +18,7 @@ import re
 import warnings
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -176,7 +177,7 @@ def _structure(arguments: str, dtype: torch.dtype) -> type[ctypes.Structure]:
         scalar = (
             {torch.float32: ctypes.c_float, torch.float64: ctypes.c_double}[dtype] if kind == "T" else _SCALARS[kind]
         )
-        base = ctypes.c_void_p if pointer else scalar
+        base: Any = ctypes.c_void_p if pointer else scalar
         return base * length if length else base
 
     fields = [(name, ctype(kind, pointer, length)) for name, kind, pointer, length in _members(arguments)]

@@ -26,7 +26,8 @@ def find_nvrtc() -> Path:
     Raises:
         BackendError: there is none.
     """
-    roots = [Path(p) for p in (find_spec("nvidia").submodule_search_locations or [])] if find_spec("nvidia") else []
+    wheels = find_spec("nvidia")
+    roots = [Path(p) for p in (wheels.submodule_search_locations or [])] if wheels else []
     folders = [folder for root in roots for folder in sorted(root.glob("*/lib"), reverse=True)]
     if home := os.environ.get("CUDA_HOME"):
         folders += [Path(home) / "lib64", Path(home) / "lib"]

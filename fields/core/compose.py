@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -89,7 +90,7 @@ def rendering(
     extras: dict[str, Tensor] = {}
     if rgb_sigma_fn is not None:
         rgbs, sigmas = rgb_sigma_fn(t_starts, t_ends, ray_indices)
-        packing = {"ray_indices": ray_indices, "n_rays": n_rays}
+        packing: Any = {"ray_indices": ray_indices, "n_rays": n_rays}
         weights, trans, alphas = render_weight_from_density(t_starts, t_ends, sigmas, **packing)
         extras["sigmas"] = sigmas
     else:

@@ -11,7 +11,7 @@ cell at the right (left at the last knot) on its faces.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -148,8 +148,8 @@ def _launch(
 def _scatter(kernel: str, layout: str, x: Tensor, factors: list[Tensor], summed: bool, **given) -> list[Tensor]:
     """The gradients of the factors, from a kernel whose items are blocks of channels and parts of the samples."""
     blocks = sum(-(-c // _LANES) for c in resolution_and_channels(factors, layout)[1])
-    # A second part keeps two cores evenly busy with three modes; it must not cost more than it brings.
-    parts = 2 if x.shape[0] * blocks * _LANES > sum(f.numel() for f in factors) else 1
+    # Few blocks in two parts keep the cores evenly busy, unless adding up the parts would cost more than it brings.
+    parts = 2 if blocks < 8 and x.shape[0] * blocks * _LANES > sum(f.numel() for f in factors) else 1
     grads = [torch.zeros(parts, *f.shape, dtype=f.dtype) for f in factors]
     _launch(kernel, layout, x, factors, summed, items=blocks * parts, grain=1, grad_factor=grads,
             part_stride=[f.numel() for f in factors], parts=parts, **given)  # fmt: skip
@@ -203,7 +203,7 @@ def _value_bwd_bwd(
     <dx, grad_x> + <dfactors, grad_factors> is the derivative of <grad, value> along (dx, dfactors), and its gradient
     the derivative of (value, grad_x, grad_factors) along the same direction.
     """
-    directions = {"dx": dx, "dfactor": dfactors, "dgrad": dgrad, "grad": grad.contiguous()}
+    directions: Any = {"dx": dx, "dfactor": dfactors, "dgrad": dgrad, "grad": grad.contiguous()}
     value, grad_x = _empty_value(x, factors, layout, summed), torch.empty_like(x)
     _launch("value_tangent", layout, x, factors, summed, value=value, **directions)
     _launch("grad_x_tangent", layout, x, factors, summed, grad_x=grad_x, **directions)

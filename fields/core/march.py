@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -38,6 +40,7 @@ def march_rays(
         rays_o, rays_d: (N, 3) origins and directions.
         t_min, t_max: (N,) distances in units of the direction. Offsets in `t_min` make sampling stratified.
         occupied: (Nx, Ny, Nz) or (levels, Nx, Ny, Nz) bool; level l covers the box scaled by 2^l about its centre.
+            Or its `occupancy_clearance`, which saves computing that here.
         aabb: (6,) the box of level 0.
         step_size: shortest interval.
         cone_angle: growth of intervals with distance.
@@ -51,13 +54,60 @@ def march_rays(
         ShapeError: wrong shapes or dtypes, or a step that is not positive.
     """
     inputs = _checked(rays_o, rays_d, t_min, t_max, occupied, aabb, step_size, cone_angle)
-    implementation = _ref.march_rays if _backend.use_reference(rays_o) else _march
+    implementation: Any = _ref.march_rays if _backend.use_reference(rays_o) else _march
     t_starts, t_ends, ray_indices, packed_info, x, _ = implementation(
         *inputs, UNLIMITED
     )
     return (
         (t_starts, t_ends, ray_indices, packed_info, x) if positions else (t_starts, t_ends, ray_indices, packed_info)
     )
+
+
+@torch.no_grad()
+def occupancy_clearance(occupied: Tensor) -> Tensor:
+    """How many cells around each are empty: what marching skips by. Worth keeping while the grid does not change.
+
+    Args:
+        occupied: (Nx, Ny, Nz) or (levels, Nx, Ny, Nz) bool.
+
+    Returns:
+        uint8 of the same shape: 0 for an occupied cell, else the number of cells to the nearest occupied one of its
+        level, counted along axes and diagonals alike, at most 16.
+    Raises:
+        ShapeError: not such a grid.
+    """
+    if occupied.dim() not in (3, 4) or occupied.dtype is not torch.bool or 0 in occupied.shape:
+        raise ShapeError(
+            f"occupied must be bool (Nx, Ny, Nz) or (levels, Nx, Ny, Nz), not {occupied.dtype} {tuple(occupied.shape)}."
+        )
+    return (_ref.occupancy_clearance if _backend.use_reference(occupied) else _clearance)(occupied.contiguous())
+
+
+class ClearanceCache:
+    """Computes the clearance of a grid when asked, and again only when the grid was replaced or written to."""
+
+    def __init__(self) -> None:
+        self._known: tuple[Tensor, int, Tensor] | None = None
+
+    def __call__(self, occupied: Tensor) -> Tensor:
+        version = -1 if occupied.is_inference() else occupied._version
+        if self._known is None or self._known[0] is not occupied or self._known[1] != version or version < 0:
+            self._known = occupied, version, occupancy_clearance(occupied)
+        return self._known[2]
+
+
+@torch.library.custom_op("fields::occupancy_clearance", mutates_args=())
+def _clearance(occupied: Tensor) -> Tensor:
+    given, resolution = occupied, list(occupied.shape[-3:])
+    for axis in (2, 1, 0):
+        clearance = torch.empty_like(occupied, dtype=torch.uint8)
+        rows = occupied.numel() // resolution[2]
+        _backend.launch("clearance", rows, torch.float32, 64, given=given, clearance=clearance, resolution=resolution, axis=axis)
+        given = clearance
+    return given
+
+
+_clearance.register_fake(lambda occupied: torch.empty_like(occupied, dtype=torch.uint8))
 
 
 @torch.no_grad()
@@ -106,11 +156,11 @@ def traverse_grids(
         far = torch.where(rays_mask, far, near)
     limit = UNLIMITED if traverse_steps_limit is None or traverse_steps_limit <= 0 else traverse_steps_limit
     inputs = _checked(rays_o, rays_d, near, far, binaries, aabbs[0], step_size, cone_angle)
-    implementation = _ref.march_rays if _backend.use_reference(rays_o) else _march
+    implementation: Any = _ref.march_rays if _backend.use_reference(rays_o) else _march
     t_starts, t_ends, rays, packed, _, t_stops = implementation(*inputs, limit)
     samples = RaySamples((t_starts + t_ends) / 2, packed, rays, torch.ones_like(rays, dtype=torch.bool))
     # An interval that begins where the one before it ends shares its edge. On one lattice they do so to rounding.
-    joined = torch.zeros_like(samples.is_valid)
+    joined = torch.zeros_like(rays, dtype=torch.bool)
     joined[1:] = (rays[1:] == rays[:-1]) & ((t_starts[1:] - t_ends[:-1]).abs() < 0.25 * (t_ends - t_starts)[1:])
     own = (~joined).long()  # an edge of its own where it begins
     right = torch.arange(len(rays), device=rays.device) + own.cumsum(0)
@@ -123,7 +173,7 @@ def traverse_grids(
     return RayIntervals(edges, pack_info(of_edges, n), of_edges, is_left, is_right), samples, t_stops
 
 
-def _checked(rays_o, rays_d, t_min, t_max, occupied, aabb, step_size, cone_angle) -> tuple:
+def _checked(rays_o, rays_d, t_min, t_max, occupied, aabb, step_size, cone_angle) -> Any:
     """The inputs of the op."""
     check_shape("rays_o", rays_o, None, 3)
     n = rays_o.shape[0]
@@ -132,14 +182,11 @@ def _checked(rays_o, rays_d, t_min, t_max, occupied, aabb, step_size, cone_angle
     check_shape("t_max", t_max, n)
     check_shape("aabb", aabb, 6)
     check_floating(rays_o=rays_o, rays_d=rays_d, t_min=t_min, t_max=t_max, aabb=aabb)
-    if occupied.dim() not in (3, 4) or occupied.dtype is not torch.bool or 0 in occupied.shape:
-        raise ShapeError(
-            f"occupied must be bool (Nx, Ny, Nz) or (levels, Nx, Ny, Nz), not {occupied.dtype} {tuple(occupied.shape)}."
-        )
     if not step_size > 0 or not cone_angle >= 0:
         raise ShapeError(f"step_size must be positive and cone_angle not negative; got {step_size} and {cone_angle}.")
-    grids = occupied if occupied.dim() == 4 else occupied[None]
-    tensors = [t.detach().contiguous() for t in (rays_o, rays_d, t_min, t_max, grids, aabb)]
+    clearance = occupied if occupied.dtype is torch.uint8 else occupancy_clearance(occupied)
+    levels = clearance if clearance.dim() == 4 else clearance[None]
+    tensors = [t.detach().contiguous() for t in (rays_o, rays_d, t_min, t_max, levels, aabb)]
     return *tensors, float(step_size), float(cone_angle)
 
 
@@ -149,22 +196,17 @@ def _march(
     rays_d: Tensor,
     t_min: Tensor,
     t_max: Tensor,
-    grids: Tensor,
+    clearance: Tensor,
     aabb: Tensor,
     step: float,
     cone_angle: float,
     limit: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    n, (levels, *resolution) = rays_o.shape[0], grids.shape
-    bricks = [-(-r // 8) for r in resolution]
-    bits = torch.empty(levels, resolution[0], resolution[1], bricks[2], dtype=torch.uint8)
-    any_bits = torch.empty(levels, *bricks, dtype=torch.uint8)
-    _backend.launch("pack_occupancy", any_bits.numel(), rays_o.dtype, 64, cells=grids, bits=bits, bricks=any_bits,
-                    resolution=resolution)  # fmt: skip
+    n, (levels, *resolution) = rays_o.shape[0], clearance.shape
     counts, t_stops = torch.empty(n, dtype=torch.int64), rays_o.new_empty(n)
     starts, lengths = rays_o.new_empty(n, _RUNS), torch.empty(n, _RUNS, dtype=torch.int32)
-    common = {"rays_o": rays_o, "rays_d": rays_d, "t_min": t_min, "t_max": t_max, "aabb": aabb, "bits": bits, "bricks": any_bits,
-              "levels": levels, "resolution": resolution, "step": step, "cone_angle": cone_angle, "limit": limit,
+    common = {"rays_o": rays_o, "rays_d": rays_d, "t_min": t_min, "t_max": t_max, "aabb": aabb,
+              "clearance": clearance, "levels": levels, "resolution": resolution, "step": step, "cone_angle": cone_angle, "limit": limit,
               "counts": counts, "t_stops": t_stops, "run_starts": starts, "run_lengths": lengths}  # fmt: skip
     nothing = dict.fromkeys(("begins", "t_starts", "t_ends", "ray_indices", "positions"))
     _backend.launch("march_count", n, rays_o.dtype, 64, **common, **nothing)
@@ -178,7 +220,7 @@ def _march(
 
 
 @_march.register_fake
-def _(rays_o, rays_d, t_min, t_max, grids, aabb, step, cone_angle, limit):
+def _(rays_o, rays_d, t_min, t_max, clearance, aabb, step, cone_angle, limit):
     total = torch.library.get_ctx().new_dynamic_size()
     packed = rays_o.new_empty(rays_o.shape[0], 2, dtype=torch.int64)
     samples = [rays_o.new_empty(total) for _ in range(2)]

@@ -52,7 +52,8 @@ def importance_sampling(
         offsets, int(counts.sum()), int(edges.sum()),
     )  # fmt: skip
     if not isinstance(n_intervals_per_ray, Tensor):
-        return RayIntervals(bounds.view(n_rays, -1)), RaySamples(samples.view(n_rays, -1))
+        n = n_intervals_per_ray
+        return RayIntervals(bounds.view(n_rays, n + 1 if n else 0)), RaySamples(samples.view(n_rays, n))
     rays = torch.arange(n_rays, device=device)
     is_left, is_right = (torch.ones(len(bounds), dtype=torch.bool, device=device) for _ in range(2))
     occupied = bounding[counts > 0]

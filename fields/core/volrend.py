@@ -60,7 +60,7 @@ def render_weight_from_density(
     packed = _packing(sigmas, packed_info, ray_indices, n_rays)
     flat = [t.reshape(-1).contiguous() for t in (t_starts, t_ends, sigmas)]
     implementation = _ref.weights_from_density if _backend.use_reference(sigmas) else _from_density
-    return _finish(implementation(*flat, packed), sigmas.shape, prefix_trans)
+    return _finish(implementation(*flat, packed), sigmas.shape, prefix_trans)  # type: ignore[call-arg]
 
 
 def render_weight_from_alpha(

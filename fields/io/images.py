@@ -59,7 +59,7 @@ def video_writer(path: Path, fps: int = 30) -> Iterator:
     temporary = path.with_name(f".{path.name}.writing.mp4")
     try:
         with imageio.v2.get_writer(temporary, fps=fps, codec="libx264", quality=8, macro_block_size=1) as writer:
-            yield lambda frame: writer.append_data(even(to_bytes(frame)))
+            yield lambda frame: writer.append_data(even(to_bytes(frame)))  # type: ignore[attr-defined]
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -24,7 +24,7 @@ from fields.methods import method
 SCHEMA = 1
 
 
-def save_field(folder: Path, field: torch.nn.Module, name: str, settings: dict, scene: dict) -> None:
+def save_field(folder: Path, field: Any, name: str, settings: dict, scene: dict) -> None:
     """Writes model.safetensors, then config.json: a folder with a config has a whole model."""
     arguments = field.constructor_arguments()
     write_tensors(folder / "model.safetensors", field.state_dict(), {"schema": SCHEMA, "method": name})

@@ -10,12 +10,19 @@ import math
 import torch
 from torch import Tensor, nn
 
-from fields.core import accumulate_along_rays, fused_decoder, march_rays, ray_aabb_intersect, render_weight_from_density
-from fields.rendering import Rendering
+from fields.core import (
+    ClearanceCache,
+    accumulate_along_rays,
+    fused_decoder,
+    march_rays,
+    ray_aabb_intersect,
+    render_weight_from_density,
+)
+from fields.rendering import Field, Rendering
 from fields.tensors import FactorisedGrid
 
 
-class TensoRF(nn.Module):
+class TensoRF(Field):
     """Density and appearance as factorised grids over a box, decoded to colour.
 
     Args:
@@ -24,6 +31,8 @@ class TensoRF(nn.Module):
         near, far: distances along the unit ray between which is marched.
         The rest: see `fields.tensorf.config.TensorfConfig`.
     """
+
+    occupied: Tensor
 
     def __init__(
         self,
@@ -59,6 +68,7 @@ class TensoRF(nn.Module):
         modes, scale = (3, 0.1) if layout == "vm" else (1, 0.2)
         self.register_buffer("aabb", torch.tensor(aabb, dtype=torch.float32))
         self.register_buffer("occupied", torch.ones(*(occupancy_resolution or resolution), dtype=torch.bool))
+        self._clearance = ClearanceCache()
         self.density_grid = FactorisedGrid(layout, resolution, [density_rank] * modes, scale)
         self.appearance_grid = FactorisedGrid(layout, resolution, [appearance_rank] * modes, scale)
         feature_dim = {"mlp": feature_dim, "sh": 27, "rgb": 3}[decoder]
@@ -66,8 +76,9 @@ class TensoRF(nn.Module):
         self.mlp = nn.ModuleList()
         if decoder == "mlp":
             inputs = (feature_dim + 3) * (1 + 2 * frequencies)
-            self.mlp.extend([nn.Linear(inputs, hidden), nn.Linear(hidden, hidden), nn.Linear(hidden, 3)])
-            nn.init.zeros_(self.mlp[-1].bias)
+            last = nn.Linear(hidden, 3)
+            nn.init.zeros_(last.bias)
+            self.mlp.extend([nn.Linear(inputs, hidden), nn.Linear(hidden, hidden), last])
 
     def constructor_arguments(self) -> dict:
         """Plain data from which `TensoRF(**…)` makes a field that this one's tensors fit into."""
@@ -128,7 +139,8 @@ class TensoRF(nn.Module):
         t_min, t_max = t_min[:, 0], torch.where(hits[:, 0], t_max[:, 0], t_min[:, 0])
         if jitter is not None:
             t_min = t_min + jitter * step
-        marched = march_rays(origins, directions, t_min, t_max, self.occupied, self.aabb, step, positions=True)
+        clearance = self._clearance(self.occupied)
+        marched = march_rays(origins, directions, t_min, t_max, clearance, self.aabb, step, positions=True)
         t_starts, t_ends, rays, _, x = marched
         with torch.no_grad():  # a cheap look ahead: what lies behind a surface needs neither gradients nor colour
             visible = self._weights(x, t_starts, t_ends, rays, n)[1] > 1e-4
@@ -192,12 +204,12 @@ class TensoRF(nn.Module):
         box = torch.stack(low + high)
         # The occupancy of the new box, at the resolution of the new grids, read from the cells of the old one.
         resolution = [b - a + 1 for a, b in zip(first, last, strict=True)]
-        cells = [
+        near = [
             (((_centres(n, box.device) + 1) / 2 * (box[3 + a] - box[a]) + box[a] - self.aabb[a])
              / (self.aabb[3 + a] - self.aabb[a]) * self.occupied.shape[a]).long().clamp(0, self.occupied.shape[a] - 1)
             for a, n in enumerate(resolution)
         ]  # fmt: skip
-        self.occupied = self.occupied[cells[0][:, None, None], cells[1][None, :, None], cells[2][None, None, :]]
+        self.occupied = self.occupied[near[0][:, None, None], near[1][None, :, None], near[2][None, None, :]]
         self.density_grid.crop(first, last)
         self.appearance_grid.crop(first, last)
         self.aabb = box

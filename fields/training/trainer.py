@@ -138,9 +138,9 @@ def run(
         "peak_memory_bytes": peak_memory(scene.aabb.device),
     }
     write_json(out / "metrics.json", facts | evaluation.as_json())
-    for name, value in evaluation.results.items():
-        if value is not None:
-            events.add_scalar(f"test/{name}", value, config.iterations)
+    for name, figure in evaluation.results.items():
+        if figure is not None:
+            events.add_scalar(f"test/{name}", figure, config.iterations)
     events.close()
     return evaluation
 
@@ -182,8 +182,8 @@ def _signals() -> Iterator[Callable[[], bool]]:
     try:
         yield lambda: bool(received)
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for code, handler in before.items():
+            signal.signal(code, handler)
 
 
 def peak_memory(device: torch.device) -> int:

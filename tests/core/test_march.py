@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.library import opcheck
 
-from fields.core import march, march_rays, ray_aabb_intersect
+from fields.core import march, march_rays, occupancy_clearance, ray_aabb_intersect, traverse_grids
 from fields.core._ref import march as ref
 from fields.core._ref import rays as ref_rays
 from fields.errors import ShapeError
@@ -49,7 +49,10 @@ def test_samples_agree_with_twin(filled, levels, cone_angle):
     t_min, t_max = torch.rand(200, dtype=torch.float64), torch.rand(200, dtype=torch.float64) * 8
     box = torch.tensor([-1.0, -0.7, -1.2, 0.8, 1.0, 1.0], dtype=torch.float64)
     arguments = origins, directions, t_min, t_max, occupied, box, 0.013, cone_angle
-    got, want = march_rays(*arguments, positions=True), ref.march_rays(*arguments, march.UNLIMITED)[:5]
+    got = march_rays(*arguments, positions=True)
+    clearance = ref.occupancy_clearance(occupied)
+    want = ref.march_rays(*arguments[:4], clearance, *arguments[5:], march.UNLIMITED)[:5]
+    assert torch.equal(occupancy_clearance(occupied), clearance)
     assert torch.equal(got[2], want[2]) and torch.equal(got[3], want[3])
     torch.testing.assert_close(got, want)
 
@@ -91,7 +94,9 @@ def test_nothing_goes_astray():
 def test_opcheck():
     origins, directions = random_rays(10)
     grid = torch.rand(1, 4, 4, 4) < 0.5
-    arguments = (origins, directions, torch.zeros(10), torch.full((10,), 5.0), grid, BOX, 0.1, 0.0, 100)
+    clearance = occupancy_clearance(grid)
+    arguments = (origins, directions, torch.zeros(10), torch.full((10,), 5.0), clearance, BOX, 0.1, 0.0, 100)
+    opcheck(march._clearance, (grid,), test_utils=("test_schema", "test_faketensor", "test_autograd_registration"))
     opcheck(march._march, arguments, test_utils=("test_schema", "test_faketensor", "test_autograd_registration"))
 
 
@@ -101,3 +106,50 @@ def test_wrong_inputs_are_named():
         march_rays(*ray, torch.ones(4, 4, 4), BOX, 0.1)
     with pytest.raises(ShapeError, match="step_size"):
         march_rays(*ray, torch.ones(4, 4, 4, dtype=torch.bool), BOX, 0.0)
+
+
+def test_traverse_grids_by_hand():
+    """The ray of `test_lattice_by_hand`: two filled stretches, each an interval chain with shared edges."""
+    occupied = torch.tensor([False, True, False, True])[:, None, None].expand(1, 4, 4, 4)
+    origin, direction = torch.tensor([[-1.05, 0.1, 0.1]]), torch.tensor([[1.0, 0, 0]])
+    intervals, samples, stops = traverse_grids(origin, direction, occupied, BOX[None], step_size=0.2)
+    starts = intervals.vals[intervals.is_left]
+    torch.testing.assert_close(samples.vals, starts + 0.1)
+    torch.testing.assert_close(intervals.vals[intervals.is_right], starts + 0.2)
+    chains = int((~intervals.is_right).sum())
+    assert chains == 2 and len(intervals.vals) == len(samples.vals) + chains
+    assert samples.packed_info.tolist() == [[0, len(samples.vals)]] and stops[0] > 2
+
+
+@pytest.mark.parametrize("cone_angle", [0.0, 0.01])
+@pytest.mark.parametrize("reference", ["kernel", "twin"])
+def test_limited_traversal_goes_on_where_it_stopped(cone_angle, reference, monkeypatch):
+    if reference == "twin":
+        monkeypatch.setenv("FIELDS_BACKEND", "reference")
+    origins, directions = random_rays(50, torch.float64)
+    occupied = torch.rand(2, 6, 6, 6) < 0.3
+    boxes = torch.stack([BOX, 2 * BOX]).double()
+    options = {"step_size": 0.05, "cone_angle": cone_angle}
+    whole = traverse_grids(origins, directions, occupied, boxes, **options)[1]
+    near, parts = torch.zeros(50, dtype=torch.float64), []
+    while True:
+        _, samples, stops = traverse_grids(origins, directions, occupied, boxes, near, traverse_steps_limit=7, **options)
+        assert samples.packed_info[:, 1].max() <= 7
+        parts.append(samples)
+        if not len(samples.vals):
+            break
+        near = torch.where(samples.packed_info[:, 1] == 7, stops, torch.inf)
+    rays = torch.cat([p.ray_indices for p in parts])
+    order = rays.argsort(stable=True)
+    assert torch.equal(rays[order], whole.ray_indices)
+    torch.testing.assert_close(torch.cat([p.vals for p in parts])[order], whole.vals)
+
+
+def test_masked_rays_and_foreign_boxes():
+    origins, directions = random_rays(10)
+    occupied = torch.ones(1, 4, 4, 4, dtype=torch.bool)
+    mask = torch.arange(10) % 2 == 0
+    samples = traverse_grids(origins, directions, occupied, BOX[None], step_size=0.1, rays_mask=mask)[1]
+    assert len(samples.vals) and mask[samples.ray_indices].all()
+    with pytest.raises(ShapeError, match="twice"):
+        traverse_grids(origins, directions, occupied.expand(2, 4, 4, 4), torch.stack([BOX, 3 * BOX]))

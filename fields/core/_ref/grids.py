@@ -35,10 +35,9 @@ def value(x: Tensor, factors: Sequence[Tensor], layout: str, summed: bool) -> Te
     remaining = iter(factors)
     products = []
     for mode in LAYOUTS[layout]:
-        product = None
-        for axes in mode:
-            v = interpolate(x, next(remaining), axes)
-            product = v if product is None else product * v
+        product = interpolate(x, next(remaining), mode[0])
+        for axes in mode[1:]:
+            product = product * interpolate(x, next(remaining), axes)
         products.append(product)
     concatenated = torch.cat(products, dim=-1)
     return concatenated.sum(-1) if summed else concatenated

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import max_pool3d
 
 from fields.core._ref.rays import ray_aabb_intersect
+
+
+def occupancy_clearance(occupied: Tensor) -> Tensor:
+    grids = occupied.view(-1, 1, *occupied.shape[-3:]).float()
+    clearance = torch.full_like(grids, 16)
+    for c in range(15, -1, -1):  # all that is within c cells of an occupied one
+        clearance[max_pool3d(grids, 2 * c + 1, 1, c) > 0] = c
+    return clearance.view(occupied.shape).to(torch.uint8)
 
 
 def march_rays(
@@ -13,12 +22,13 @@ def march_rays(
     rays_d: Tensor,
     t_min: Tensor,
     t_max: Tensor,
-    grids: Tensor,
+    clearance: Tensor,
     aabb: Tensor,
     step: float,
     cone_angle: float,
     limit: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    grids = clearance == 0
     n, levels = rays_o.shape[0], grids.shape[0]
     centre, half = (aabb[:3] + aabb[3:]) / 2, (aabb[3:] - aabb[:3]) / 2
     outer = torch.cat([centre - half * 2 ** (levels - 1), centre + half * 2 ** (levels - 1)])

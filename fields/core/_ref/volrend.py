@@ -28,7 +28,7 @@ def weights_from_density(
 
 def weights_from_alpha(alphas: Tensor, packed: Tensor) -> tuple[Tensor, Tensor]:
     rows, real = _padded(alphas, packed)
-    trans, columns = [], torch.ones_like(rows[:, 0]) if rows.shape[1] else None
+    trans, columns = [], rows.new_ones(rows.shape[0])
     for column in rows.unbind(-1):  # a running product: cumprod's own gradient divides
         trans.append(columns)
         columns = columns * (1 - column)

@@ -2,11 +2,12 @@
 //
 // Every ray has a lattice of intervals of its own: the first begins at t_min, each is `step` long, or cone_angle times
 // its distance where that is longer. An interval becomes a sample if its midpoint is nearer than t_max and lies in an
-// occupied cell. The lattice never shifts, so skipping is only a matter of speed: from an empty cell (or an empty
-// brick of 8³ cells) the walk goes on at the first midpoint behind it, taking care to err on the near side.
+// occupied cell. The lattice never shifts, so skipping is only a matter of speed: every cell knows how many cells
+// around it are empty in all directions, its clearance, and the walk goes on at the first midpoint behind those,
+// taking care to err on the near side.
 //
 // Grids are nested: level l covers the box scaled by 2^l about its centre, and a point belongs to the innermost level
-// that holds it. Cells are bits, eight neighbours along z per byte: 128³ cells are 256 kB and stay in cache.
+// that holds it.
 //
 // Item: one ray. `march_count` walks and counts the samples, noting the runs of consecutive ones; `march_write`, when
 // the places of the samples are known, follows the runs, or walks again where there were too many to note.
@@ -15,7 +16,7 @@
 
 namespace fields {
 
-constexpr int kBrick = 8;
+constexpr int kReach = 16;  // the largest clearance
 constexpr int kRuns = 8;
 
 template <class T> struct MarchArgs {
@@ -24,8 +25,7 @@ template <class T> struct MarchArgs {
     const T* t_min;            // (n)
     const T* t_max;            // (n)
     const T* aabb;             // (6) box of level 0
-    const uint8_t* bits;       // (levels, nx, ny, ceil(nz / 8))
-    const uint8_t* bricks;     // (levels, ceil(nx / 8), ceil(ny / 8), ceil(nz / 8)) whether any cell is occupied
+    const uint8_t* clearance;  // (levels, nx, ny, nz) 0: occupied; c: all cells less than c away are empty
     int64_t* counts;           // (n) samples of each ray
     T* run_starts;             // (n, 8) where each run of samples begins
     int32_t* run_lengths;      // (n, 8) how many samples it has; 0 behind the last, -1 first if there are more than 8
@@ -52,7 +52,7 @@ template <class T> struct March : MarchArgs<T> {
         const int64_t levels = this->levels;
         // In units of the cells of level 0, the ray is at begin + t·speed, and all levels are centred on `middle`.
         T begin[3], speed[3], pace[3], still[3], middle[3];
-        int64_t forward[3];
+        bool forward[3];
         // Only between entering and leaving the outermost box, give or take an interval, is there anything to find.
         const T outermost = T(int64_t(1) << (levels - 1));
         T first = this->t_min[i], enter = first, last = this->t_max[i];
@@ -77,8 +77,6 @@ template <class T> struct March : MarchArgs<T> {
         }
         hit = hit && enter < last && last < T(1e30);  // no direction: no end either
         const T per_step = 1 / step;
-        const int64_t strips = (resolution[2] + 7) / 8, brick_rows = (resolution[1] + 7) / 8;
-        const int64_t brick_slabs = (resolution[0] + 7) / 8;
         int64_t count = 0;
         int64_t k = 0;  // of the lattice without cone angle
         T t = first;
@@ -111,16 +109,15 @@ template <class T> struct March : MarchArgs<T> {
                     cell[a] = clamp<int64_t>(int64_t(in_level), 0, resolution[a] - 1);
                 }
                 const int64_t row = (level * resolution[0] + cell[0]) * resolution[1] + cell[1];
-                if (this->bits[row * strips + (cell[2] >> 3)] >> (cell[2] & 7) & 1) {
+                const int64_t clear = this->clearance[row * resolution[2] + cell[2]];
+                if (clear == 0) {
                     sample(t, dt);
                     ++count;
                 } else {
-                    const int64_t slab = level * brick_slabs + (cell[0] >> 3);
-                    const int64_t brick = (slab * brick_rows + (cell[1] >> 3)) * strips + (cell[2] >> 3);
-                    const int64_t size = this->bricks[brick] ? 1 : kBrick;
                     exit = last;
                     for (int a = 0; a < 3; ++a) {
-                        const int64_t edge = minimum((cell[a] & -size) + forward[a] * size, resolution[a]);
+                        const int64_t edge = forward[a] ? minimum(cell[a] + clear, resolution[a])
+                                                        : maximum<int64_t>(cell[a] - clear + 1, 0);
                         const T plane = level ? (T(edge) - middle[a]) * grow + middle[a] : T(edge);
                         exit = minimum(exit, (plane - begin[a]) * pace[a] + still[a]);
                     }
@@ -218,27 +215,31 @@ template <class T> struct MarchWrite : March<T> {
     }
 };
 
-// Packs bool cells into bits and notes which bricks hold any. Item: one brick.
-template <class T> struct PackOccupancy {
-    const uint8_t* cells;      // (levels, nx, ny, nz) 0 or 1
-    uint8_t* bits;             // (levels, nx, ny, ceil(nz / 8))
-    uint8_t* bricks;           // (levels, ceil(nx / 8), ceil(ny / 8), ceil(nz / 8))
+// One axis of the clearance: the chessboard distance to the nearest occupied cell is separable, so that three passes
+// each look along one axis only. Item: one row of cells along z.
+template <class T> struct Clearance {
+    const uint8_t* given;      // (levels · nx, ny, nz): occupied or not before the first pass, then the pass before
+    uint8_t* clearance;        // the same shape
     int64_t resolution[3];     // cells along x, y, z
-    FIELDS_FN void operator()(int64_t item) const {
+    int64_t axis;              // that this pass looks along: 2 first, which takes the occupancy
+    FIELDS_FN void operator()(int64_t row) const {
         const int64_t nx = resolution[0], ny = resolution[1], nz = resolution[2];
-        const int64_t bx = (nx + 7) / 8, by = (ny + 7) / 8, bz = (nz + 7) / 8;
-        const int64_t z = item % bz, y = item / bz % by, x = item / (bz * by) % bx, level = item / (bz * by * bx);
-        uint8_t any = 0;
-        for (int64_t cx = x * 8; cx < minimum(nx, x * 8 + 8); ++cx)
-            for (int64_t cy = y * 8; cy < minimum(ny, y * 8 + 8); ++cy) {
-                const int64_t row = (level * nx + cx) * ny + cy;
-                uint8_t byte = 0;
-                for (int64_t cz = z * 8; cz < minimum(nz, z * 8 + 8); ++cz)
-                    byte |= uint8_t((cells[row * nz + cz] != 0) << (cz & 7));
-                bits[row * bz + z] = byte;
-                any |= byte;
+        const uint8_t* own = given + row * nz;
+        uint8_t* out = clearance + row * nz;
+        if (axis == 2) {
+            for (int64_t z = 0; z < nz; ++z) out[z] = own[z] ? 0 : kReach;
+            for (int64_t z = 1; z < nz; ++z) out[z] = minimum<uint8_t>(out[z], uint8_t(out[z - 1] + 1));
+            for (int64_t z = nz - 2; z >= 0; --z) out[z] = minimum<uint8_t>(out[z], uint8_t(out[z + 1] + 1));
+            return;
+        }
+        const int64_t at = axis == 1 ? row % ny : row / ny % nx, n = axis == 1 ? ny : nx, stride = axis == 1 ? nz : ny * nz;
+        for (int64_t z = 0; z < nz; ++z) out[z] = own[z];
+        for (int o = 1; o < kReach; ++o)
+            for (int side = -o; side <= o; side += 2 * o) {
+                if (at + side < 0 || at + side >= n) continue;
+                const uint8_t* other = own + side * stride;
+                for (int64_t z = 0; z < nz; ++z) out[z] = minimum(out[z], maximum(other[z], uint8_t(o)));
             }
-        bricks[item] = any != 0;
     }
 };
 
@@ -246,4 +247,4 @@ template <class T> struct PackOccupancy {
 
 FIELDS_KERNEL(march_count, fields::MarchCount, MarchArgs)
 FIELDS_KERNEL(march_write, fields::MarchWrite, MarchArgs)
-FIELDS_KERNEL(pack_occupancy, fields::PackOccupancy, PackOccupancy)
+FIELDS_KERNEL(clearance, fields::Clearance, Clearance)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fields.core.compose import render_visibility_from_alpha, render_visibility_from_density
-from fields.core.march import march_rays
+from fields.core.march import ClearanceCache, march_rays
 from fields.core.rays import nested_boxes, ray_aabb_intersect
 from fields.errors import ShapeError
 
@@ -22,6 +23,13 @@ class OccGridEstimator(nn.Module):
         levels: nested grids; level l covers the box scaled by 2^l about its centre.
     """
 
+    resolution: Tensor
+    aabbs: Tensor
+    occs: Tensor
+    binaries: Tensor
+    grid_coords: Tensor
+    grid_indices: Tensor
+
     def __init__(
         self, roi_aabb: Tensor | list[float], resolution: int | list[int] | Tensor = 128, levels: int = 1
     ) -> None:
@@ -34,6 +42,7 @@ class OccGridEstimator(nn.Module):
             )
         shape = cells.tolist()
         self.levels, self.cells_per_lvl = levels, int(cells.prod())
+        self._clearance = ClearanceCache()
         self.register_buffer("resolution", cells)
         self.register_buffer("aabbs", nested_boxes(box, levels))
         self.register_buffer("occs", torch.zeros(levels * self.cells_per_lvl))
@@ -90,11 +99,11 @@ class OccGridEstimator(nn.Module):
             skipped = ((enter[:, 0] - near) / render_step_size).floor().clamp(min=0)
             near = torch.where(hits[:, 0], near + skipped * render_step_size, near)
         t_starts, t_ends, rays, _ = march_rays(
-            rays_o, rays_d, near, far, self.binaries, self.aabbs[0].to(rays_o.dtype), render_step_size, cone_angle
+            rays_o, rays_d, near, far, self._clearance(self.binaries), self.aabbs[0].to(rays_o.dtype), render_step_size, cone_angle
         )
         alpha_thre = min(alpha_thre, float(self.occs.mean()))  # at first everything is faint
         if (sigma_fn is not None or alpha_fn is not None) and (alpha_thre > 0 or early_stop_eps > 0) and len(t_starts):
-            packing = {"ray_indices": rays, "n_rays": n, "early_stop_eps": early_stop_eps, "alpha_thre": alpha_thre}
+            packing: Any = {"ray_indices": rays, "n_rays": n, "early_stop_eps": early_stop_eps, "alpha_thre": alpha_thre}
             if sigma_fn is not None:
                 visible = render_visibility_from_density(t_starts, t_ends, sigma_fn(t_starts, t_ends, rays), **packing)
             else:

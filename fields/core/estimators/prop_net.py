@@ -22,6 +22,8 @@ class PropNetEstimator(nn.Module):
         scheduler: of their learning rate, stepped with every update.
     """
 
+    _place: Tensor
+
     def __init__(
         self,
         optimizer: torch.optim.Optimizer | None = None,
