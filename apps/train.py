@@ -30,6 +30,8 @@ class Options:
     """Reduce the images by this factor before training."""
     format: Literal["auto", "blender", "transforms", "colmap", "nsvf", "llff", "dtu"] = "auto"
     """Scene format."""
+    checkpoint_seconds: float = 60.0
+    """Save this often, to go on from with --resume."""
     resume: bool = False
     """Go on from the last checkpoint in the run folder."""
 
@@ -81,7 +83,7 @@ def train(chosen: Method, settings, scene, options: Options, arguments: list[str
         progress.say(f"backend {_backend.backend_name(scene.aabb.device)}, run folder {out}")
         try:
             result = run(chosen, settings, scene, out, seed=options.seed, resume=options.resume, watcher=progress,
-                         downscale=options.downscale)  # fmt: skip
+                         downscale=options.downscale, checkpoint_seconds=options.checkpoint_seconds)  # fmt: skip
         except Interrupted as stop:
             progress.say(str(stop))
             print(f"fields train {shlex.join(a for a in arguments if a != '--resume')} --resume", file=sys.stderr)

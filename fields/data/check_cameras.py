@@ -160,7 +160,7 @@ def _box_problems(scene: Scene) -> list[Problem]:
             Problem(
                 "warning",
                 f"{int(misses.sum())} cameras do not look at the box, such as {', '.join(names)}.",
-                "Look at bounds.png. Check those poses, or give the box yourself.",
+                "Look at bounds.png. Check those poses, and the box if the files give one.",
             )
         )
     if scene.points is not None and len(scene.points):
@@ -170,7 +170,7 @@ def _box_problems(scene: Scene) -> list[Problem]:
                 Problem(
                     "warning",
                     f"Only {100 * share:.0f} % of the sparse points lie in the box.",
-                    "What lies outside cannot be rendered. Give a larger box, or mask the background.",
+                    "What lies outside cannot be rendered. Correct the box if the files give one, or mask the background.",
                 )
             )
     return problems

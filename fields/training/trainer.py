@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from fields.core import _backend
+from fields.core import _backend, ray_aabb_intersect
 from fields.data.scene import Scene
-from fields.errors import CheckpointError, FieldsError
+from fields.errors import CheckpointError, DataError, FieldsError
 from fields.io.atomic import read_tensors, write_json, write_tensors
 from fields.io.run import SCHEMA, save_field
 from fields.methods import Method
@@ -85,6 +85,7 @@ def run(
     _backend.keep_freed_memory()
     settings = dataclasses.asdict(config)
     checkpoint = out / "checkpoints" / "last.safetensors"
+    _require_rays_in_box(scene)
     training, start, spent = _begin(method, config, settings, scene, seed, checkpoint, resume)
     out.mkdir(parents=True, exist_ok=True)
     events = SummaryWriter(str(out), purge_step=start or None)
@@ -150,6 +151,8 @@ def _begin(method, config, settings, scene, seed, checkpoint, resume) -> tuple[T
     if not resume:
         return training(config, scene, seed), 0, 0.0
     tensors, header = read_tensors(checkpoint)
+    for partial in checkpoint.parent.glob(".*"):  # of a process that was killed while saving
+        partial.unlink(missing_ok=True)
     if header.get("method") != method.name:
         raise CheckpointError(
             f"{checkpoint}: a checkpoint of {header.get('method')}, not {method.name}. Choose another --out."
@@ -162,6 +165,25 @@ def _begin(method, config, settings, scene, seed, checkpoint, resume) -> tuple[T
             f"{checkpoint}: was trained with another {what}. Resume with the same settings, or leave out --resume."
         )
     return training.resume(config, scene, tensors, header["training"]), header["iteration"], header["seconds"]
+
+
+def _require_rays_in_box(scene: Scene) -> None:
+    """Raises DataError where no ray through a coarse grid of points of any training image meets the box."""
+    cameras = scene.train.cameras
+    n, side = len(cameras), 8
+    at = (torch.arange(side, device=scene.aabb.device) + 0.5) / side
+    spots = torch.cartesian_prod(at, at).repeat(n, 1)
+    index = torch.arange(n, device=spots.device).repeat_interleave(side * side)
+    sizes = torch.stack([cameras.width, cameras.height], -1)[index]
+    origins, directions = cameras.rays(index, spots * sizes)
+    enter, leave, hits = ray_aabb_intersect(origins, directions, scene.aabb.view(1, 6), scene.near, scene.far)
+    if not (hits & (leave > enter)).any():
+        low, high = ([round(v, 3) for v in corner] for corner in scene.aabb.tolist())
+        raise DataError(
+            f"{scene.path}: no ray of any training image meets the box {low} to {high} between the distances "
+            f"{scene.near:.3g} and {scene.far:.3g}. Look at bounds.png of `fields data check {scene.path}`; check the "
+            "poses, and the box if the files give one."
+        )
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The real commands on the embedded demo, a few iterations of it."""
 
 import json
+import os
 import signal
 import statistics
 import subprocess
@@ -75,8 +76,8 @@ def test_python_api(trained):
 # ---------------------------------------------------------------------------------------- stopping and going on
 
 
-def train_in_another_process(out: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "fields.apps.cli", "train", "tensorf-vm", "--out", str(out), *SHORT]
+def train_in_another_process(out: Path, *more: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "fields.apps.cli", "train", "tensorf-vm", "--out", str(out), *SHORT, *more]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
@@ -92,6 +93,27 @@ def test_interrupted_and_resumed_is_bit_for_bit_the_same(trained, tmp_path):
     assert run("train", "tensorf-vm", "--out", tmp_path, *SHORT, "--resume") == 0
     want, got = load_file(trained / "model.safetensors"), load_file(tmp_path / "model.safetensors")
     assert want.keys() == got.keys() and all(torch.equal(want[k], got[k]) for k in want)
+
+
+def test_killed_while_saving_and_resumed_is_bit_for_bit_the_same(trained, tmp_path):
+    process = train_in_another_process(tmp_path, "--checkpoint-seconds", "0.3")
+    folder = tmp_path / "checkpoints"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:  # until a second checkpoint is being written beside the first
+        names = os.listdir(folder) if folder.exists() else []
+        if "last.safetensors" in names and any(name.startswith(".") for name in names):
+            process.kill()
+            break
+    assert process.wait(60) == -signal.SIGKILL
+    process.stderr.close()
+    left = {f.name for f in folder.iterdir()}
+    assert "last.safetensors" in left and not (tmp_path / "model.safetensors").exists()
+    assert run("train", "tensorf-vm", "--out", tmp_path, *SHORT, "--resume") == 0
+    assert {f.name for f in folder.iterdir()} == {"last.safetensors"}
+    want, got = load_file(trained / "model.safetensors"), load_file(tmp_path / "model.safetensors")
+    assert want.keys() == got.keys() and all(torch.equal(want[k], got[k]) for k in want)
+    results = [json.loads((run / "metrics.json").read_text())["results"] for run in (trained, tmp_path)]
+    assert results[0] == results[1]
 
 
 # ---------------------------------------------------------------------------------------- bad input
