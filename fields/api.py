@@ -9,7 +9,7 @@ from typing import Any
 from fields.data import load_scene
 from fields.data.scene import Scene
 from fields.io.run import load
-from fields.methods import from_dict, method
+from fields.methods import from_dict, method, shipped
 from fields.training.trainer import run
 
 
@@ -25,8 +25,8 @@ class Silent:
 
 def train(
     name: str,
-    data: str | Path | Scene,
-    out: str | Path,
+    data: str | Path | Scene | None = None,
+    out: str | Path | None = None,
     *,
     config: str | Path = "fast",
     device: str = "cpu",
@@ -39,8 +39,8 @@ def train(
 
     Args:
         name: method, such as "tensorf-vm".
-        data: scene folder of any known format, or a loaded Scene.
-        out: run folder.
+        data: scene folder of any known format, or a loaded Scene; by default the embedded demo.
+        out: run folder; by default ``runs/METHOD-SCENE``, as of the command.
         config: preset or TOML file.
         iterations: length; milestones of the preset move in proportion.
         overrides: settings by name, such as ``density_rank=16``.
@@ -50,10 +50,11 @@ def train(
     """
 
     chosen = method(name)
-    scene = data if isinstance(data, Scene) else load_scene(data)
+    scene = data if isinstance(data, Scene) else load_scene(data or shipped("assets") / "demo")
     settings = chosen.configure(config, real=scene.real)
     settings = from_dict(chosen.config, dataclasses.asdict(settings) | overrides, "overrides")
     if iterations is not None:
         settings = settings.scaled(iterations)
-    run(chosen, settings, scene.to(device), Path(out), seed=seed, resume=resume, watcher=Silent())
+    out = Path(out or f"runs/{name}-{scene.name}")
+    run(chosen, settings, scene.to(device), out, seed=seed, resume=resume, watcher=Silent())
     return load(out, device)
