@@ -17,6 +17,7 @@
 namespace fields {
 
 constexpr int kReach = 16;  // the largest clearance
+constexpr int kAhead = 16;  // intervals behind a sample that are looked at together
 constexpr int kRuns = 8;
 
 template <class T> struct MarchArgs {
@@ -83,11 +84,18 @@ template <class T> struct March : MarchArgs<T> {
         if (!hit) {
             last = first;
         } else if (cone_angle > 0) {
-            while (t + maximum(step, t * cone_angle) * T(1.01) < enter) t += maximum(step, t * cone_angle);
+            while (t + maximum(step, t * cone_angle) * T(0.51) < enter) t += maximum(step, t * cone_angle);
         } else {
-            k = maximum<int64_t>(0, int64_t((enter - first) * per_step) - 1);
+            k = maximum<int64_t>(0, int64_t((enter - first) * per_step - T(0.51)));
             t = first + T(k) * step;
         }
+        // Samples come in runs. Of intervals of equal length, a CPU finds the cells of many in one go; their numbers
+        // must fit 32 bits.
+#ifdef __CUDACC__
+        const bool together = false;
+#else
+        const bool together = levels == 1 && cone_angle == 0 && resolution[0] * resolution[1] * resolution[2] < 1 << 30;
+#endif
         while (count < this->limit) {
             const T dt = cone_angle > 0 ? maximum(step, t * cone_angle) : step;
             const T mid = t + dt / 2;
@@ -113,6 +121,29 @@ template <class T> struct March : MarchArgs<T> {
                 if (clear == 0) {
                     sample(t, dt);
                     ++count;
+                    if (together) {
+                        const T now = T(k);
+                        int32_t next[kAhead];
+                        for (int j = 0; j < kAhead; ++j) {
+                            const T at = first + (now + T(1 + j)) * step + step / 2;
+                            bool there = at < last;
+                            int32_t number = 0;
+                            for (int a = 0; a < 3; ++a) {
+                                const T w = begin[a] + at * speed[a];
+                                there = there & (abs_(w - middle[a]) <= middle[a]);
+                                const int32_t cells = int32_t(resolution[a]);
+                                number = number * cells + clamp<int32_t>(int32_t(w), 0, cells - 1);
+                            }
+                            next[j] = there ? number : -1;
+                        }
+                        int32_t more = 0;
+                        while (more < kAhead && count < this->limit && next[more] >= 0 && this->clearance[next[more]] == 0) {
+                            ++more;
+                            ++count;
+                            sample(first + T(k + more) * step, step);
+                        }
+                        k += more;
+                    }
                 } else {
                     exit = last;
                     for (int a = 0; a < 3; ++a) {
@@ -134,17 +165,17 @@ template <class T> struct March : MarchArgs<T> {
                     }
                 }
             }
-            // The first midpoint not before `exit`, or one before it: rounding must never jump over a sample.
+            // On to the first midpoint not before `exit`, with a hundredth of an interval in hand for rounding.
             if (cone_angle > 0) {
                 t += dt;
                 while (true) {
                     const T next = maximum(step, t * cone_angle);
-                    if (!(t + next * T(1.01) < exit)) break;
+                    if (!(t + next * T(0.51) < exit)) break;
                     t += next;
                 }
             } else {
                 const T ahead = (exit - mid) * per_step - T(0.01);
-                k += ahead > 1 ? int64_t(ahead) : 1;
+                k += ahead > 0 ? int64_t(ahead) + 1 : 1;
                 t = first + T(k) * step;
             }
         }
