@@ -14,8 +14,9 @@ from tyro.conf import Positional
 class Options:
     run: Annotated[Path, Positional]
     """Run folder that `fields train` wrote."""
-    path: str = "orbit"
-    """orbit, spiral, interpolate (through the training cameras), test, train, or a nerfstudio camera path file."""
+    path: str = "auto"
+    """orbit, spiral, interpolate (through the training cameras), test, train, or a nerfstudio camera path file.
+    auto: orbit where the cameras stood all around, else spiral."""
     frames: int = 90
     """Images along the path."""
     fps: float = 30.0
@@ -39,8 +40,8 @@ def main(arguments: list[str]) -> int:
 
     config = load_config(options.run)
     field = load(options.run, choose_device(options.device))
-    cameras, fps = _cameras(options, config, field)
-    out = options.out or options.run / "renders" / Path(options.path).stem
+    cameras, fps, name = _cameras(options, config, field)
+    out = options.out or options.run / "renders" / name
     write_path(field, cameras, out, fps, options.images)
     print(
         f"{len(cameras)} frames: {out / 'rgb.mp4'}, {out / 'depth.mp4'}"
@@ -51,22 +52,32 @@ def main(arguments: list[str]) -> int:
 
 
 def _cameras(options: Options, config: dict, field):
+    """The cameras, frames per second, and the name of the path."""
     from fields.errors import ConfigError
     from fields.io.run import scene_of
-    from fields.paths import from_json, interpolate, orbit_around, read_nerfstudio_path, spiral
+    from fields.paths import from_json, interpolate, read_nerfstudio_path
 
     if options.frames < 1 or options.fps <= 0 or (options.size and min(options.size) < 1):
         raise ConfigError("--frames, --fps and --size must be positive.")
     if options.path in ("test", "train"):
         scene = scene_of(options.run, config, options.data)
-        return getattr(scene, options.path).cameras, options.fps
-    if options.path not in ("orbit", "spiral", "interpolate"):
-        return read_nerfstudio_path(Path(options.path))
+        return getattr(scene, options.path).cameras, options.fps, options.path
+    if options.path not in ("auto", "orbit", "spiral", "interpolate"):
+        return *read_nerfstudio_path(Path(options.path)), Path(options.path).stem
     training = from_json(config.get("scene", {}).get("cameras", {}))
     if options.path == "interpolate":
-        return interpolate(training, options.frames, options.size), options.fps
-    lay = orbit_around if options.path == "orbit" else spiral
-    return lay(training, field.aabb, options.frames, size=options.size), options.fps
+        return interpolate(training, options.frames, options.size), options.fps, options.path
+    cameras, name = look_around(training, field, options.frames, options.size, options.path)
+    return cameras, options.fps, name
+
+
+def look_around(training, field, frames: int, size: tuple[int, int] | None, path: str = "auto"):
+    """An orbit or a spiral, whichever suits the training cameras, and which it is."""
+    from fields.paths import orbit_around, spiral, surround
+
+    name = path if path != "auto" else "orbit" if surround(training) else "spiral"
+    lay = orbit_around if name == "orbit" else spiral
+    return lay(training, field.aabb, frames, size=size), name
 
 
 def write_path(field, cameras, out: Path, fps: float, images: bool, title: str = "render") -> None:

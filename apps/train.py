@@ -70,11 +70,10 @@ def main(arguments: list[str]) -> int:
 
 
 def train(chosen: Method, settings, scene, options: Options, arguments: list[str]) -> int:
-    from fields.apps.render import write_path
+    from fields.apps.render import look_around, write_path
 
     from fields.core import _backend
     from fields.io.run import load
-    from fields.paths import orbit_around
     from fields.training.trainer import Interrupted, run
 
     out = options.out or Path("runs") / f"{chosen.name}-{scene.name}"
@@ -94,8 +93,8 @@ def train(chosen: Method, settings, scene, options: Options, arguments: list[str
     size = tuple(
         max(1, round(int(side[0]) * shrink)) for side in (scene.train.cameras.width, scene.train.cameras.height)
     )
-    cameras = orbit_around(scene.train.cameras.to("cpu"), field.aabb, 60, size=size)
-    write_path(field, cameras, out / "renders" / "turntable", 30, images=False, title="turntable")
+    cameras, name = look_around(scene.train.cameras.to("cpu"), field, 60, size)
+    write_path(field, cameras, out / "renders" / name, 30, images=False, title=name)
     figures = "  ".join(f"{name.upper()} {value:.4g}" for name, value in result.results.items() if value is not None)
     print(f"{figures}   (test images in {out / 'renders'}, figures in {out / 'metrics.json'})")
     print(f"Next: fields render {shlex.quote(str(out))}")

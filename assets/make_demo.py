@@ -110,8 +110,12 @@ def solid(grid: Grid, colour: np.ndarray | str, gloss: float = 0.35) -> mi.Mesh:
     a, b, c, d = i * nv + j, (i + 1) * nv + j, (i + 1) * nv + k, i * nv + k
     faces = np.concatenate([np.stack([a, b, c], -1), np.stack([a, c, d], -1)]).reshape(-1, 3)
     colour = np.broadcast_to(srgb(colour) if isinstance(colour, str) else colour, grid.shape)
-    coat = {"type": "principled", "roughness": gloss, "specular": 0.5,
-            "base_color": {"type": "mesh_attribute", "name": "vertex_color"}}
+    coat = {
+        "type": "principled",
+        "roughness": gloss,
+        "specular": 0.5,
+        "base_color": {"type": "mesh_attribute", "name": "vertex_color"},
+    }
     props = mi.Properties()
     props["bsdf"] = mi.load_dict({"type": "twosided", "bsdf": coat})
     mesh = mi.Mesh("solid", nu * nv, len(faces), has_vertex_normals=True, props=props)
@@ -128,9 +132,27 @@ def solid(grid: Grid, colour: np.ndarray | str, gloss: float = 0.35) -> mi.Mesh:
 
 def plinth() -> list[mi.Mesh]:
     """Oak, with a marquetry ring of maple and blue-black ebony."""
-    g = lathe([(0, -0.17), (0.5, -0.17), (0.86, -0.17), (0.90, -0.165), (0.905, -0.13), (0.915, -0.10),
-               (0.965, -0.09), (0.975, -0.06), (0.975, -0.03), (0.965, -0.004), (0.94, 0), (0.75, 0), (0.5, 0),
-               (0.25, 0), (0, 0)], nu=500, nv=720)
+    g = lathe(
+        [
+            (0, -0.17),
+            (0.5, -0.17),
+            (0.86, -0.17),
+            (0.90, -0.165),
+            (0.905, -0.13),
+            (0.915, -0.10),
+            (0.965, -0.09),
+            (0.975, -0.06),
+            (0.975, -0.03),
+            (0.965, -0.004),
+            (0.94, 0),
+            (0.75, 0),
+            (0.5, 0),
+            (0.25, 0),
+            (0, 0),
+        ],
+        nu=500,
+        nv=720,
+    )
     x, y, z = np.moveaxis(g, -1, 0)
     r, v, top = np.hypot(x, y), np.arctan2(y, x), z > -0.01
     grain = np.sin(16 * (x + 0.10 * np.sin(2.3 * y + 1) + 0.05 * np.sin(5.1 * y + 3 * x)) + 1.2 * np.sin(3 * x))
@@ -144,9 +166,29 @@ def plinth() -> list[mi.Mesh]:
 
 def vase(at: tuple[float, float, float]) -> list[mi.Mesh]:
     """Stoneware under a running turquoise glaze, with two gilded bands and gentle, twisted flutes."""
-    g = lathe([(0, 0), (0.15, 0), (0.175, 0.02), (0.165, 0.05), (0.24, 0.17), (0.315, 0.36), (0.32, 0.50),
-               (0.25, 0.67), (0.145, 0.79), (0.115, 0.88), (0.135, 0.96), (0.19, 1.02), (0.195, 1.035), (0.18, 1.035),
-               (0.115, 0.95), (0.09, 0.88), (0.10, 0.80), (0, 0.78)], nu=400)
+    g = lathe(
+        [
+            (0, 0),
+            (0.15, 0),
+            (0.175, 0.02),
+            (0.165, 0.05),
+            (0.24, 0.17),
+            (0.315, 0.36),
+            (0.32, 0.50),
+            (0.25, 0.67),
+            (0.145, 0.79),
+            (0.115, 0.88),
+            (0.135, 0.96),
+            (0.19, 1.02),
+            (0.195, 1.035),
+            (0.18, 1.035),
+            (0.115, 0.95),
+            (0.09, 0.88),
+            (0.10, 0.80),
+            (0, 0.78),
+        ],
+        nu=400,
+    )
     x, y, z = np.moveaxis(g, -1, 0)
     v = np.arctan2(y, x)
     flute = 1 + 0.022 * np.cos(12 * v + 5 * z) * step(0.08, 0.3, z) * step(0.8, 0.6, z)
@@ -162,8 +204,17 @@ def vase(at: tuple[float, float, float]) -> list[mi.Mesh]:
 def bouquet(at: tuple[float, float, float]) -> list[mi.Mesh]:
     """Billy buttons and eucalyptus on thin stems; `at` is the mouth of the vase."""
     t, parts = np.linspace(0, 1, 40), []
-    stems = [(20, 0.34, 0.50, 0), (95, 0.20, 0.74, 0), (165, 0.42, 0.58, 0), (235, 0.26, 0.66, 0), (310, 0.36, 0.70, 0),
-             (60, 0.50, 0.42, 1), (200, 0.52, 0.36, 1), (345, 0.54, 0.34, 1), (275, 0.40, 0.52, 1)]
+    stems = [
+        (20, 0.34, 0.50, 0),
+        (95, 0.20, 0.74, 0),
+        (165, 0.42, 0.58, 0),
+        (235, 0.26, 0.66, 0),
+        (310, 0.36, 0.70, 0),
+        (60, 0.50, 0.42, 1),
+        (200, 0.52, 0.36, 1),
+        (345, 0.54, 0.34, 1),
+        (275, 0.40, 0.52, 1),
+    ]
     for turn, reach, height, leafy in stems:
         path = np.stack([0.03 + reach * t**1.8, 0.06 * np.sin(2.5 * t), -0.12 + (height + 0.12) * t - 0.1 * t**3], -1)
         path = moved(path, at, turn)
@@ -172,16 +223,24 @@ def bouquet(at: tuple[float, float, float]) -> list[mi.Mesh]:
             head = ball(0.082)
             n = head / 0.082
             bump = np.sin(26 * n[..., 0]) * np.sin(26 * n[..., 1]) * np.sin(26 * n[..., 2])
-            parts.append(solid(moved(head * (1 + 0.03 * bump[..., None]), path[-1]),
-                               mix(srgb("f2b21b"), srgb("d98a10"), step(0.3, -0.6, bump)), 0.7))
+            parts.append(
+                solid(
+                    moved(head * (1 + 0.03 * bump[..., None]), path[-1]),
+                    mix(srgb("f2b21b"), srgb("d98a10"), step(0.3, -0.6, bump)),
+                    0.7,
+                )
+            )
             continue
         for k, s in enumerate(np.linspace(0.42, 1, 6)):
             leaf = ball(1.0, 24, 32) * (0.075 * (1.25 - 0.5 * s), 0.06 * (1.25 - 0.5 * s), 0.006) + (0.07, 0, 0)
             leaf[..., 2] += 3 * leaf[..., 0] ** 2 - 2 * leaf[..., 1] ** 2
             fade = np.clip(leaf[..., 0] / 0.15, 0, 1)
             aim = turn + (0 if s == 1 else 75 * (-1) ** k)
-            parts.append(solid(moved(leaf, path[int(s * 39)], aim, 18 * (-1) ** k),
-                               ramp(fade, "5f8f7a", "86b39a", "a9cdb2"), 0.55))
+            parts.append(
+                solid(
+                    moved(leaf, path[int(s * 39)], aim, 18 * (-1) ** k), ramp(fade, "5f8f7a", "86b39a", "a9cdb2"), 0.55
+                )
+            )
     return parts
 
 
@@ -211,8 +270,22 @@ def nautilus(at: tuple[float, float, float], turn: float) -> list[mi.Mesh]:
 
 def bowl(at: tuple[float, float, float]) -> list[mi.Mesh]:
     """Celadon outside, saffron inside, filled with plums and oranges."""
-    g = lathe([(0, 0), (0.09, 0), (0.10, 0.015), (0.10, 0.03), (0.17, 0.07), (0.225, 0.14), (0.245, 0.20), (0.238, 0.205),
-               (0.225, 0.195), (0.20, 0.13), (0.14, 0.075), (0, 0.06)])
+    g = lathe(
+        [
+            (0, 0),
+            (0.09, 0),
+            (0.10, 0.015),
+            (0.10, 0.03),
+            (0.17, 0.07),
+            (0.225, 0.14),
+            (0.245, 0.20),
+            (0.238, 0.205),
+            (0.225, 0.195),
+            (0.20, 0.13),
+            (0.14, 0.075),
+            (0, 0.06),
+        ]
+    )
     inside = (np.arange(len(g)) / len(g) > 0.64)[:, None]
     colour = mix(srgb("a9cfae"), srgb("f0d9a0"), inside * np.ones(g.shape[:2]))
     parts = [solid(moved(g, at), colour, 0.32)]
@@ -227,7 +300,11 @@ def bowl(at: tuple[float, float, float]) -> list[mi.Mesh]:
 def marbles() -> list[mi.Mesh]:
     """Painted balls; one of them striped, one of them in halves."""
     parts = []
-    for x, y, radius, code in [(0.10, -0.70, 0.075, "f3b61f"), (-0.74, 0.12, 0.09, "d7263d"), (0.70, 0.30, 0.08, "2e86ab")]:
+    for x, y, radius, code in [
+        (0.10, -0.70, 0.075, "f3b61f"),
+        (-0.74, 0.12, 0.09, "d7263d"),
+        (0.70, 0.30, 0.08, "2e86ab"),
+    ]:
         parts.append(solid(moved(ball(radius), (x, y, GROUND + radius)), code, 0.3))
     g = ball(0.15)
     colour = mix(srgb("fbf3e4"), srgb("27408b"), step(-0.12, 0.12, np.sin(34 * g[..., 2] + 0.4)))
@@ -243,8 +320,11 @@ def sky(height: int = 128) -> mi.Bitmap:
     phi = (np.arange(2 * height) + 0.5) / (2 * height) * TAU
     d = np.stack([np.sin(theta) * np.sin(phi), np.sin(theta) * np.cos(phi), np.cos(theta) + 0 * phi], -1)
     light = ramp(d[..., 2] / 2 + 0.5, "a08468", "b8a590", "a9bcd2", "b4cdea") * 0.85
-    for azimuth, elevation, sharpness, power, code in [(-50, 48, 40, 15, "ffe2b8"), (150, 30, 30, 4.5, "bcd6ff"),
-                                                       (40, 20, 14, 1.2, "ffd9d0")]:
+    for azimuth, elevation, sharpness, power, code in [
+        (-50, 48, 40, 15, "ffe2b8"),
+        (150, 30, 30, 4.5, "bcd6ff"),
+        (40, 20, 14, 1.2, "ffd9d0"),
+    ]:
         a, e = np.radians([azimuth, elevation])
         axis = np.array([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)])
         light += power * srgb(code) * np.exp(sharpness * (d @ axis - 1))[..., None]
@@ -252,14 +332,21 @@ def sky(height: int = 128) -> mi.Bitmap:
 
 
 def still_life() -> mi.Scene:
-    parts = [*plinth(), *vase((0.04, 0.12, GROUND)), *bouquet((0.04, 0.12, GROUND + 0.95)),
-             *knot((0.56, -0.30, GROUND + 0.33), 35), *nautilus((-0.48, -0.30, GROUND + 0.38), -20),
-             *bowl((-0.26, 0.60, GROUND)), *marbles()]
+    parts = [
+        *plinth(),
+        *vase((0.04, 0.12, GROUND)),
+        *bouquet((0.04, 0.12, GROUND + 0.95)),
+        *knot((0.56, -0.30, GROUND + 0.33), 35),
+        *nautilus((-0.48, -0.30, GROUND + 0.38), -20),
+        *bowl((-0.26, 0.60, GROUND)),
+        *marbles(),
+    ]
     up = mi.ScalarTransform4f().rotate([1, 0, 0], 90)  # Mitsuba's sky has y up
     light = {"type": "envmap", "bitmap": sky(), "to_world": up}
     path = {"type": "path", "max_depth": 6, "hide_emitters": True}
-    return mi.load_dict({"type": "scene", "integrator": path, "light": light,
-                         **{f"part{i:03d}": mesh for i, mesh in enumerate(parts)}})
+    return mi.load_dict(
+        {"type": "scene", "integrator": path, "light": light, **{f"part{i:03d}": mesh for i, mesh in enumerate(parts)}}
+    )
 
 
 # --- cameras and pictures ----------------------------------------------------------------------------------------
@@ -289,12 +376,23 @@ def test_poses(n: int) -> list[np.ndarray]:
 def render(scene: mi.Scene, pose: np.ndarray, size: int, spp: int, seed: int) -> np.ndarray:
     """One picture, (size, size, 4) uint8: sRGB with *straight* alpha, so that rgb * a + (1 - a) is it over white."""
     flip = np.diag([-1.0, 1.0, -1.0, 1.0])  # Mitsuba's camera has +X left and looks along +Z
-    sensor = mi.load_dict({
-        "type": "perspective", "fov": float(np.degrees(CAMERA_ANGLE_X)), "fov_axis": "x", "near_clip": 0.1,
-        "to_world": mi.ScalarTransform4f(pose @ flip),
-        "film": {"type": "hdrfilm", "width": size, "height": size, "pixel_format": "rgba",
-                 "rfilter": {"type": "gaussian", "stddev": 0.45}},
-        "sampler": {"type": "multijitter", "sample_count": spp}})
+    sensor = mi.load_dict(
+        {
+            "type": "perspective",
+            "fov": float(np.degrees(CAMERA_ANGLE_X)),
+            "fov_axis": "x",
+            "near_clip": 0.1,
+            "to_world": mi.ScalarTransform4f(pose @ flip),
+            "film": {
+                "type": "hdrfilm",
+                "width": size,
+                "height": size,
+                "pixel_format": "rgba",
+                "rfilter": {"type": "gaussian", "stddev": 0.45},
+            },
+            "sampler": {"type": "multijitter", "sample_count": spp},
+        }
+    )
     image = np.array(mi.render(scene, sensor=sensor, spp=spp, seed=seed))
     alpha = np.clip(image[..., 3:], 0.0, 1.0)
     colour = encode(image[..., :3] / np.maximum(alpha, 1e-6)) * (alpha > 0.5 / 255)  # linear was premultiplied

@@ -76,6 +76,13 @@ class Iteration:
         self.steps = int(float(size.norm()) / field.step_size) + 1
 
     def __call__(self, origins: Tensor, directions: Tensor, target: Tensor, jitter: Tensor, t_min: Tensor) -> None:
+        loss = self.loss(origins, directions, target, jitter, t_min)
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.optimiser.step()
+
+    def loss(self, origins: Tensor, directions: Tensor, target: Tensor, jitter: Tensor, t_min: Tensor) -> Tensor:
+        """Mean squared error on white of clamped colours, and the L1 of the density factors."""
         field, n = self.field, origins.shape[0]
         t, x, valid = dense_samples(origins, directions, t_min, field.aabb, field.step_size, self.steps, jitter)
         inside = valid.clone()
@@ -97,9 +104,5 @@ class Iteration:
             hidden = F.relu(layer(hidden))
         rgb[shaded] = torch.sigmoid(self.network[-1](hidden))
         image = (weights[..., None] * rgb).sum(1) + (1 - weights.sum(-1, keepdim=True))
-        loss = (image.clamp(0, 1) - target).square().mean() + 8e-5 * sum(
-            t.abs().mean() for group in self.density for t in group
-        )
-        self.optimiser.zero_grad()
-        loss.backward()
-        self.optimiser.step()
+        sparsity = sum(t.abs().mean() for group in self.density for t in group)
+        return (image.clamp(0, 1) - target).square().mean() + 8e-5 * sparsity

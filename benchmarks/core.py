@@ -79,9 +79,7 @@ def march_composite(rounds: int, n: int = 4096, size: int = 128) -> Row:
         t_starts, t_ends, rays, packed, x = march_rays(
             origins, directions, t_min, t_max, clearance, aabb, step, positions=True
         )
-        weights = render_weight_from_density(
-            t_starts, t_ends, torch.full_like(t_starts, 20.0), packed_info=packed
-        )[0]
+        weights = render_weight_from_density(t_starts, t_ends, torch.full_like(t_starts, 20.0), packed_info=packed)[0]
         return accumulate_along_rays(weights, x, rays, n)
 
     def reference() -> Tensor:

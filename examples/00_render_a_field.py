@@ -1,6 +1,6 @@
 """Render a trained field from a circle of cameras, and save what it looks like.
 
-    python examples/00_render_a_field.py runs/tensorf-vm-demo
+python examples/00_render_a_field.py runs/tensorf-vm-demo
 """
 
 import sys

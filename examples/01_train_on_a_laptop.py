@@ -1,6 +1,6 @@
 """Train a small field on the embedded demo from Python: settings are keywords.
 
-    python examples/01_train_on_a_laptop.py
+python examples/01_train_on_a_laptop.py
 """
 
 import json

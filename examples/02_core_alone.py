@@ -1,6 +1,6 @@
 """The core without any method: fit a dense radiance grid to a ball, in the words of nerfacc.
 
-    python examples/02_core_alone.py
+python examples/02_core_alone.py
 """
 
 import torch

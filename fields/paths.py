@@ -10,17 +10,34 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from fields.data.bounds import focus
 from fields.data.cameras import Cameras
 from fields.errors import DataError
 from fields.rendering import orbit
 
 
+def surround(cameras: Cameras) -> bool:
+    """Whether these cameras stand on all sides of what they look at: as seen from there, no two neighbours are more
+    than 120 degrees of a turn apart. What lies on the far side of those that do not, nobody has seen."""
+    centre, _, converges = focus(cameras)
+    up = _up(cameras)
+    offset = cameras.centres - centre.float()
+    right = normalize(torch.linalg.cross(up, torch.eye(3)[int(up.abs().argmin())]), dim=0)
+    angles = torch.atan2(offset @ torch.linalg.cross(up, right), offset @ right).sort().values
+    gaps = torch.diff(angles, append=angles[:1] + 2 * math.pi)
+    return converges and bool(gaps.max() < 2 * math.pi / 3)
+
+
+def _up(cameras: Cameras) -> Tensor:
+    """(3,) unit: the mean up of these cameras, or the axis it is close to."""
+    up = normalize(cameras.world_from_camera[:, :3, 1].mean(0), dim=0)
+    tilt = up.abs().max()
+    return torch.where(up.abs() == tilt, up.sign(), torch.zeros(3)) if tilt > 0.95 else up
+
+
 def orbit_around(cameras: Cameras, aabb: Tensor, frames: int, size: tuple[int, int] | None = None) -> Cameras:
     """A turn around the middle of `aabb` (6,), as far and as high as these cameras typically are, up as they are."""
-    centre = (aabb[:3] + aabb[3:]).cpu() / 2
-    up = normalize(cameras.world_from_camera[:, :3, 1].mean(0), dim=0)
-    if (tilt := up.abs().max()) > 0.95:  # close to an axis: the axis was meant
-        up = torch.where(up.abs() == tilt, up.sign(), torch.zeros(3))
+    centre, up = (aabb[:3] + aabb[3:]).cpu() / 2, _up(cameras)
     offset = cameras.centres - centre
     radius = float(offset.norm(dim=-1).median())
     elevation = math.degrees(math.asin(float((normalize(offset, dim=-1) @ up).median().clamp(-0.99, 0.99))))
@@ -33,7 +50,10 @@ def orbit_around(cameras: Cameras, aabb: Tensor, frames: int, size: tuple[int, i
 
 
 def spiral(cameras: Cameras, aabb: Tensor, frames: int, turns: int = 2, size: tuple[int, int] | None = None) -> Cameras:
-    """Turns in front of the scene, within the spread of these cameras, looking at the middle of `aabb`."""
+    """Turns in front of the scene, within the spread of these cameras, looking where they look, or at the middle of
+    `aabb` where they do not agree."""
+    meeting, _, converges = focus(cameras)
+    target = meeting.float() if converges else (aabb[:3] + aabb[3:]).cpu() / 2
     pose = cameras.world_from_camera
     middle = int((cameras.centres - cameras.centres.mean(0)).norm(dim=-1).argmin())
     right, up = pose[middle, :3, 0], pose[middle, :3, 1]
@@ -42,7 +62,7 @@ def spiral(cameras: Cameras, aabb: Tensor, frames: int, turns: int = 2, size: tu
     eyes = cameras.centres[middle] + spread * (angle.cos() * right + 0.6 * angle.sin() * up)
     w, h = size or (int(cameras.width[middle]), int(cameras.height[middle]))
     focal = float(cameras.fx[middle]) * w / float(cameras.width[middle])
-    return Cameras.look_at(eyes, (aabb[:3] + aabb[3:]).cpu() / 2, up, focal=focal, width=w, height=h)
+    return Cameras.look_at(eyes, target, up, focal=focal, width=w, height=h)
 
 
 def interpolate(cameras: Cameras, frames: int, size: tuple[int, int] | None = None) -> Cameras:

@@ -11,14 +11,16 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 def output(name: str, folder: Path, *arguments: str) -> str:
-    done = subprocess.run([sys.executable, str(EXAMPLES / name), *arguments], cwd=folder, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / name), *arguments], cwd=folder, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def test_every_example_is_tested_and_short():
     names = {file.name for file in EXAMPLES.glob("*.py")}
-    assert names == {"00_render_a_field.py", "01_train_on_a_laptop.py", "02_core_alone.py"}
+    assert names == {"00_render_a_field.py", "01_train_on_a_laptop.py", "02_core_alone.py", "03_a_nerfacc_program.py"}
     assert all(len((EXAMPLES / name).read_text().splitlines()) <= 60 for name in names)
 
 
@@ -32,6 +34,11 @@ def test_train_and_render(tmp_path):
 def test_core_alone(tmp_path):
     found = [float(value) for value in re.findall(r"PSNR ([0-9.]+) dB", output("02_core_alone.py", tmp_path))]
     assert found[-1] > 28 and found[-1] > found[0] + 10
+
+
+def test_a_nerfacc_program(tmp_path):
+    found = re.search(r"PSNR ([0-9.]+) dB", output("03_a_nerfacc_program.py", tmp_path))
+    assert float(found[1]) > 22  # a white image has 13
 
 
 pytestmark = pytest.mark.skipif(not EXAMPLES.is_dir(), reason="the examples are not beside the tests")

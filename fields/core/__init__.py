@@ -16,7 +16,12 @@ _HOME = {
     "data_specs": ("RayIntervals", "RaySamples"),
     "pdf": ("importance_sampling", "searchsorted"),
     "pack": ("pack_info",),
-    "volrend": ("accumulate_along_rays", "accumulate_along_rays_", "render_weight_from_alpha", "render_weight_from_density"),
+    "volrend": (
+        "accumulate_along_rays",
+        "accumulate_along_rays_",
+        "render_weight_from_alpha",
+        "render_weight_from_density",
+    ),
     "compose": (
         "render_transmittance_from_alpha",
         "render_transmittance_from_density",

@@ -29,6 +29,7 @@ def march_rays(
     step_size: float,
     cone_angle: float = 0.0,
     positions: bool = False,
+    limit: int = UNLIMITED,
 ) -> tuple[Tensor, ...]:
     """Packed samples of rays in the occupied cells of a grid.
 
@@ -45,6 +46,7 @@ def march_rays(
         step_size: shortest interval.
         cone_angle: growth of intervals with distance.
         positions: also return the midpoints, in [-1, 1] over the box.
+        limit: samples per ray at most, the nearest ones.
 
     Returns:
         t_starts (M,), t_ends (M,), ray_indices (M,) int64 in ascending order, packed_info (N, 2) int64 of first sample
@@ -55,9 +57,7 @@ def march_rays(
     """
     inputs = _checked(rays_o, rays_d, t_min, t_max, occupied, aabb, step_size, cone_angle)
     implementation: Any = _ref.march_rays if _backend.use_reference(rays_o) else _march
-    t_starts, t_ends, ray_indices, packed_info, x, _ = implementation(
-        *inputs, UNLIMITED
-    )
+    t_starts, t_ends, ray_indices, packed_info, x, _ = implementation(*inputs, limit)
     return (
         (t_starts, t_ends, ray_indices, packed_info, x) if positions else (t_starts, t_ends, ray_indices, packed_info)
     )
@@ -102,7 +102,9 @@ def _clearance(occupied: Tensor) -> Tensor:
     for axis in (2, 1, 0):
         clearance = torch.empty_like(occupied, dtype=torch.uint8)
         rows = occupied.numel() // resolution[2]
-        _backend.launch("clearance", rows, torch.float32, 64, given=given, clearance=clearance, resolution=resolution, axis=axis)
+        _backend.launch(
+            "clearance", rows, torch.float32, 64, given=given, clearance=clearance, resolution=resolution, axis=axis
+        )
         given = clearance
     return given
 
@@ -224,4 +226,10 @@ def _(rays_o, rays_d, t_min, t_max, clearance, aabb, step, cone_angle, limit):
     total = torch.library.get_ctx().new_dynamic_size()
     packed = rays_o.new_empty(rays_o.shape[0], 2, dtype=torch.int64)
     samples = [rays_o.new_empty(total) for _ in range(2)]
-    return *samples, rays_o.new_empty(total, dtype=torch.int64), packed, rays_o.new_empty(total, 3), torch.empty_like(t_min)
+    return (
+        *samples,
+        rays_o.new_empty(total, dtype=torch.int64),
+        packed,
+        rays_o.new_empty(total, 3),
+        torch.empty_like(t_min),
+    )

@@ -125,7 +125,9 @@ def accumulate_along_rays_(
     """
     if outputs is None or outputs.dim() != 2 or outputs.shape[1] != (1 if values is None else values.shape[-1]):
         raise ShapeError("outputs must be (n_rays, D), D that of values or 1.")
-    outputs.add_(accumulate_along_rays(weights, values, ray_indices, outputs.shape[0] if ray_indices is not None else None))
+    outputs.add_(
+        accumulate_along_rays(weights, values, ray_indices, outputs.shape[0] if ray_indices is not None else None)
+    )
 
 
 # ---------------------------------------------------------------------------------------- ops and their derivatives

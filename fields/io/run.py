@@ -60,7 +60,9 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> torch.nn.Mod
     try:
         field = method(config["method"]).load_field()(**config["field"])
         field.load_state_dict(tensors)
-    except (TypeError, RuntimeError, KeyError) as error:
+        if broken := [k for k, v in tensors.items() if not v.isfinite().all()]:
+            raise ValueError(f"{broken[0]} holds numbers that are not finite")
+    except (TypeError, ValueError, RuntimeError, KeyError, AttributeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(
             f"{folder}: model.safetensors does not fit config.json ({reason}). Restore the folder from a copy."

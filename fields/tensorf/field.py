@@ -135,8 +135,7 @@ class TensoRF(Field):
         Gradients: of rgb, depth and opacity to the field's parameters.
         """
         n, step = origins.shape[0], self.step_size
-        t_min, t_max, hits = ray_aabb_intersect(origins, directions, self.aabb[None], self.near, self.far)
-        t_min, t_max = t_min[:, 0], torch.where(hits[:, 0], t_max[:, 0], t_min[:, 0])
+        t_min, t_max = self._span(origins, directions)
         if jitter is not None:
             t_min = t_min + jitter * step
         clearance = self._clearance(self.occupied)
@@ -156,6 +155,11 @@ class TensoRF(Field):
         depth = accumulate_along_rays(weights, ((t_starts + t_ends) / 2)[:, None], rays, n)[:, 0]
         behind = torch.ones(3, device=rgb.device) if background is None else background
         return Rendering(rgb + (1 - opacity) * behind, depth, opacity[:, 0], samples=x.shape[0])
+
+    def _span(self, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """Where rays enter and leave the box (N,), between near and far; an empty span where they miss it."""
+        t_min, t_max, hits = ray_aabb_intersect(origins, directions, self.aabb[None], self.near, self.far)
+        return t_min[:, 0], torch.where(hits[:, 0], t_max[:, 0], t_min[:, 0])
 
     def _weights(self, x: Tensor, t_starts: Tensor, t_ends: Tensor, rays: Tensor, n: int) -> tuple[Tensor, Tensor]:
         """Weights and transmittance (M,) of packed samples."""
@@ -181,6 +185,15 @@ class TensoRF(Field):
         opacity = nn.functional.max_pool3d(self.opacity_grid(resolution)[None, None], 3, 1, 1)[0, 0]
         before = nn.functional.interpolate(self.occupied[None, None].float(), resolution, mode="trilinear")[0, 0]
         self.occupied = (opacity > threshold) & (before > 0)
+
+    @torch.no_grad()
+    def reaches(self, origins: Tensor, directions: Tensor) -> Tensor:
+        """(N,) bool: whether rays pass an occupied cell, looking every half cell of their whole way through the box."""
+        cells = torch.tensor(self.occupied.shape, device=self.aabb.device)
+        step = 0.5 * float(((self.aabb[3:] - self.aabb[:3]) / cells).min())
+        clearance = self._clearance(self.occupied)
+        span = self._span(origins, directions)
+        return march_rays(origins, directions, *span, clearance, self.aabb, step, limit=1)[3][:, 1] > 0
 
     @torch.no_grad()
     def shrink(self) -> None:

@@ -35,7 +35,7 @@ class TensorfTraining:
                 self._carve()
             rows = rows_near_silhouettes(scene.train.images, 3)
         self.pixels = PixelSampler(scene.train, self.generator, rows)
-        self.shrunk = False
+        self.shrunk = self.focused = False
         self._new_optimiser()
 
     def _new_field(self, seed: int) -> TensoRF:
@@ -136,10 +136,17 @@ class TensorfTraining:
                 field.shrink()
                 self.shrunk = True
                 self._rebuild()
+            if done == c.occupancy_at[-1] and self.scene.alpha and not c.carve:
+                self._focus()
         if done in c.upsample_at:
             voxels = list(self.resolutions())[c.upsample_at.index(done)]
             field.upsample(resolution_for(field.aabb.view(2, 3), voxels))
             self._rebuild()
+
+    def _focus(self) -> None:
+        """Draw only rays that may meet something. The paper's code looks 256 steps far; here it is the whole way."""
+        self.pixels.keep(self.field.reaches)
+        self.focused = True
 
     def _rebuild(self) -> None:
         """A new Adam for the new factors; learning rates restart where the config says so, else go on."""
@@ -172,7 +179,12 @@ class TensorfTraining:
                     tensors[f"adam.{g}.{p}.{name}"] = value
         tensors["generator"] = self.generator.get_state()
         rates = [group["lr"] for group in self.optimiser.param_groups]
-        return tensors, {"field": self.field.constructor_arguments(), "rates": rates, "shrunk": self.shrunk}
+        return tensors, {
+            "field": self.field.constructor_arguments(),
+            "rates": rates,
+            "shrunk": self.shrunk,
+            "focused": self.focused,
+        }
 
     @classmethod
     def resume(cls, config: TensorfConfig, scene: Scene, tensors: dict[str, Tensor], plain: dict) -> TensorfTraining:
@@ -180,6 +192,8 @@ class TensorfTraining:
         field.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("field.")})
         self = cls(config, scene, 0, field)
         self.shrunk = plain["shrunk"]
+        if plain["focused"]:  # box and occupancy are what they were then: the same rays
+            self._focus()
         self.generator.set_state(tensors["generator"])
         for g, group in enumerate(self.optimiser.param_groups):
             group["lr"] = plain["rates"][g]

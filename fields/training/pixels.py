@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from fields.data.images import ImageStore
 from fields.data.scene import Split
+
+_PART = 1 << 17  # rays looked at together
 
 
 class PixelSampler:
@@ -34,9 +38,18 @@ class PixelSampler:
         flat = torch.randint(total, (n,), generator=self.generator, device=store.device)
         if self.rows is not None:
             flat = self.rows[flat]
-        index, x, y = store.locate(flat)
-        origins, directions = self.split.cameras.rays(index, torch.stack([x, y], dim=-1) + 0.5)
-        return origins, directions, composite(store.data[flat], background)
+        return *self._rays(flat), composite(store.data[flat], background)
+
+    def keep(self, wanted: Callable[[Tensor, Tensor], Tensor]) -> None:
+        """From now on, draw only from the pixels for whose rays `wanted(origins, directions)` is True."""
+        store = self.split.images
+        rows = torch.arange(store.data.shape[0], device=store.device) if self.rows is None else self.rows
+        kept = torch.cat([part[wanted(*self._rays(part))] for part in rows.split(_PART)])
+        self.rows = kept if len(kept) else rows
+
+    def _rays(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        index, x, y = self.split.images.locate(rows)
+        return self.split.cameras.rays(index, torch.stack([x, y], dim=-1) + 0.5)
 
 
 def composite(pixels: Tensor, background: Tensor) -> Tensor:

@@ -153,18 +153,22 @@ def _begin(method, config, settings, scene, seed, checkpoint, resume) -> tuple[T
     tensors, header = read_tensors(checkpoint)
     for partial in checkpoint.parent.glob(".*"):  # of a process that was killed while saving
         partial.unlink(missing_ok=True)
-    if header.get("method") != method.name:
+    if not isinstance(header, dict) or header.get("method") != method.name:
+        other = header.get("method") if isinstance(header, dict) else "something else"
+        raise CheckpointError(f"{checkpoint}: a checkpoint of {other}, not {method.name}. Choose another --out.")
+    try:
+        stored = {k: tuple(v) if isinstance(v, list) else v for k, v in header["settings"].items()}
+        changed = [k for k in settings if stored.get(k) != settings[k]]
+        if changed or header["seed"] != seed:
+            what = ", ".join(changed) or "seed"
+            raise CheckpointError(
+                f"{checkpoint}: was trained with another {what}. Resume with the same settings, or leave out --resume."
+            )
+        return training.resume(config, scene, tensors, header["training"]), header["iteration"], header["seconds"]
+    except (TypeError, ValueError, RuntimeError, KeyError, AttributeError, IndexError) as error:
         raise CheckpointError(
-            f"{checkpoint}: a checkpoint of {header.get('method')}, not {method.name}. Choose another --out."
-        )
-    stored = {k: tuple(v) if isinstance(v, list) else v for k, v in header["settings"].items()}
-    changed = [k for k in settings if stored.get(k) != settings[k]]
-    if changed or header["seed"] != seed:
-        what = ", ".join(changed) or "seed"
-        raise CheckpointError(
-            f"{checkpoint}: was trained with another {what}. Resume with the same settings, or leave out --resume."
-        )
-    return training.resume(config, scene, tensors, header["training"]), header["iteration"], header["seconds"]
+            f"{checkpoint}: not a whole checkpoint of {method.name} ({error!r}). Train again without --resume."
+        ) from error
 
 
 def _require_rays_in_box(scene: Scene) -> None:

@@ -15,6 +15,7 @@ from fields.apps import cli
 from safetensors.torch import load_file, save_file
 
 import fields
+from fields.io.atomic import read_tensors, write_tensors
 
 SHORT = ["--iterations", "200", "--downscale", "4"]
 
@@ -38,7 +39,7 @@ def test_train_leaves_a_complete_run_folder(trained):
     assert metrics["schema"] == 1 and metrics["iterations"] == 200 and len(metrics["per_image"]) == 12
     assert metrics["results"]["psnr"] > 15  # a white image has 13 dB
     assert len(list((trained / "renders").glob("*.png"))) == 12
-    assert (trained / "renders" / "turntable" / "rgb.mp4").stat().st_size > 1000
+    assert (trained / "renders" / "orbit" / "rgb.mp4").stat().st_size > 1000
     assert list(trained.glob("events*")) and (trained / "checkpoints" / "last.safetensors").exists()
 
 
@@ -116,6 +117,27 @@ def test_killed_while_saving_and_resumed_is_bit_for_bit_the_same(trained, tmp_pa
     assert results[0] == results[1]
 
 
+def test_bench_writes_rows_and_a_plot(tmp_path):
+    file = tmp_path / "core.json"
+    assert run("bench", "core", "--only", "march", "--rounds", 1, "--json", file) == 0
+    (row,) = json.loads(file.read_text())["rows"]
+    assert row["name"] == "march_composite"
+    assert row["ratio"] == pytest.approx(row["reference_seconds"] / row["ours_seconds"], rel=0.01)
+    assert file.with_suffix(".png").stat().st_size > 1000
+
+
+def test_the_installed_package_is_whole(tmp_path):
+    """Every verb answers --help and the demo is found from a folder where there is no checkout."""
+    for verb in cli.VERBS:
+        done = subprocess.run(
+            [sys.executable, "-m", "fields.apps.cli", verb, "--help"], cwd=tmp_path, capture_output=True
+        )
+        assert done.returncode == 0, verb
+    code = "from fields.methods import shipped; import fields.benchmarks.core; print(len(list((shipped('assets') / 'demo').glob('t*/*.png'))))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.strip() == "72", done.stderr
+
+
 # ---------------------------------------------------------------------------------------- bad input
 
 
@@ -130,7 +152,7 @@ def test_folders_that_are_not_runs(tmp_path, capsys):
     assert "config.json" in complaint(capsys)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "foreign", "missing", "other"])
+@pytest.mark.parametrize("damage", ["truncated", "foreign", "missing", "other", "nan"])
 def test_damaged_models(trained, tmp_path, capsys, damage):
     (tmp_path / "config.json").write_text((trained / "config.json").read_text())
     model = (trained / "model.safetensors").read_bytes()
@@ -138,10 +160,40 @@ def test_damaged_models(trained, tmp_path, capsys, damage):
         (tmp_path / "model.safetensors").write_bytes(model[: len(model) // 2])
     elif damage == "foreign":
         save_file({"x": torch.zeros(3)}, tmp_path / "model.safetensors")
+    elif damage == "nan":
+        tensors = load_file(trained / "model.safetensors")
+        tensors["basis.weight"][0, 0] = torch.nan
+        write_tensors(tmp_path / "model.safetensors", tensors, {})
     elif damage == "other":
         (tmp_path / "model.safetensors").write_bytes(b"\x80\x04pickle")
     assert run("render", tmp_path, "--frames", 1) == 2
     assert "model.safetensors" in complaint(capsys)
+
+
+@pytest.mark.parametrize(
+    "damage", ["truncated", "foreign", "list", "no settings", "no step", "no tensor", "wrong shape"]
+)
+def test_damaged_checkpoints(trained, tmp_path, capsys, damage):
+    file = tmp_path / "checkpoints" / "last.safetensors"
+    whole = trained / "checkpoints" / "last.safetensors"
+    tensors, header = read_tensors(whole)
+    if damage == "no settings":
+        del header["settings"]
+    elif damage == "no step":
+        del header["iteration"]
+    elif damage == "no tensor":
+        del tensors["generator"]
+    elif damage == "wrong shape":
+        tensors["field.basis.weight"] = tensors["field.basis.weight"][:5]
+    write_tensors(file, tensors, [1] if damage == "list" else header)
+    if damage == "truncated":
+        file.write_bytes(whole.read_bytes()[:-9])
+    elif damage == "foreign":
+        save_file({"x": torch.zeros(3)}, file)
+    before = file.read_bytes()
+    assert run("train", "tensorf-vm", "--out", tmp_path, *SHORT, "--resume") == 2
+    assert "last.safetensors" in complaint(capsys)
+    assert file.read_bytes() == before and os.listdir(tmp_path) == ["checkpoints"]
 
 
 def test_unknown_schema(trained, tmp_path, capsys):

@@ -133,7 +133,9 @@ def test_limited_traversal_goes_on_where_it_stopped(cone_angle, reference, monke
     whole = traverse_grids(origins, directions, occupied, boxes, **options)[1]
     near, parts = torch.zeros(50, dtype=torch.float64), []
     while True:
-        _, samples, stops = traverse_grids(origins, directions, occupied, boxes, near, traverse_steps_limit=7, **options)
+        _, samples, stops = traverse_grids(
+            origins, directions, occupied, boxes, near, traverse_steps_limit=7, **options
+        )
         assert samples.packed_info[:, 1].max() <= 7
         parts.append(samples)
         if not len(samples.vals):

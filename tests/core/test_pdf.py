@@ -70,9 +70,20 @@ def test_agrees_with_twin():
     cdfs = (torch.rand(total, dtype=torch.float64) * (torch.rand(total) < 0.7)).cumsum(0)  # with level stretches
     drawn = torch.stack([n.cumsum(0) - n, n], -1)
     bounds = torch.where(n > 0, n + 1, n)
-    arguments = keys, cdfs, given, drawn, bounds.cumsum(0) - bounds, torch.rand(40).double(), int(n.sum()), int(bounds.sum())
+    arguments = (
+        keys,
+        cdfs,
+        given,
+        drawn,
+        bounds.cumsum(0) - bounds,
+        torch.rand(40).double(),
+        int(n.sum()),
+        int(bounds.sum()),
+    )
     torch.testing.assert_close(pdf._importance_sampling(*arguments), ref.importance_sampling(*arguments))
-    opcheck(pdf._importance_sampling, arguments, test_utils=("test_schema", "test_faketensor", "test_autograd_registration"))
+    opcheck(
+        pdf._importance_sampling, arguments, test_utils=("test_schema", "test_faketensor", "test_autograd_registration")
+    )
     rays = torch.randint(40, (500,))
     search = keys, given, keys[given[rays, 0]] + torch.rand(500).double() * 5 - 1, rays
     assert all(map(torch.equal, pdf._search_sorted(*search), ref.search_sorted(*search)))

@@ -99,11 +99,23 @@ class OccGridEstimator(nn.Module):
             skipped = ((enter[:, 0] - near) / render_step_size).floor().clamp(min=0)
             near = torch.where(hits[:, 0], near + skipped * render_step_size, near)
         t_starts, t_ends, rays, _ = march_rays(
-            rays_o, rays_d, near, far, self._clearance(self.binaries), self.aabbs[0].to(rays_o.dtype), render_step_size, cone_angle
+            rays_o,
+            rays_d,
+            near,
+            far,
+            self._clearance(self.binaries),
+            self.aabbs[0].to(rays_o.dtype),
+            render_step_size,
+            cone_angle,
         )
         alpha_thre = min(alpha_thre, float(self.occs.mean()))  # at first everything is faint
         if (sigma_fn is not None or alpha_fn is not None) and (alpha_thre > 0 or early_stop_eps > 0) and len(t_starts):
-            packing: Any = {"ray_indices": rays, "n_rays": n, "early_stop_eps": early_stop_eps, "alpha_thre": alpha_thre}
+            packing: Any = {
+                "ray_indices": rays,
+                "n_rays": n,
+                "early_stop_eps": early_stop_eps,
+                "alpha_thre": alpha_thre,
+            }
             if sigma_fn is not None:
                 visible = render_visibility_from_density(t_starts, t_ends, sigma_fn(t_starts, t_ends, rays), **packing)
             else:
