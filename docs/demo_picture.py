@@ -1,4 +1,4 @@
-"""The README's picture: held-out views of a run as photograph, rendering, error and depth.
+"""The README's picture: held-out views of a run as ground truth, rendering, error and depth.
 
 python docs/demo_picture.py runs/tensorf-vm-demo docs/demo.png r_000 r_004
 """
@@ -12,7 +12,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-COLUMNS = ("photograph", "rendering", "error, 0 to 0.2", "depth")
+COLUMNS = ("ground truth", "rendering", "error, 0 to 0.2", "depth")
 
 
 def main(run: str, out: str, *views: str) -> None:
