@@ -114,7 +114,7 @@ def read_nerfstudio_path(file: Path) -> tuple[Cameras, float]:
         seconds = float(path.get("seconds", len(frames) / float(path.get("fps", 24))))
     except FileNotFoundError:
         raise DataError(
-            f"{file}: no such file. --path is orbit, spiral, interpolate, test, train or a camera path file."
+            f"{file}: no such file. --path is auto, orbit, spiral, interpolate, test, train or a camera path file."
         ) from None
     except (
         json.JSONDecodeError,

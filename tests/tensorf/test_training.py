@@ -39,7 +39,8 @@ def test_loss_and_gradients_are_those_of_the_composed_iteration(scene):
     assert hits.all() and 0.2 < rendering.opacity.mean() < 0.9
     expected = reference.loss(origins, directions, target, jitter, t_min[:, 0])
     expected.backward()
-    assert loss.item() == pytest.approx(expected.item(), rel=1e-3)  # a sample at the edge of the box can fall on either side
+    # 1e-3: a sample at the edge of the box can fall on either side.
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-3)
     for grid, (planes, lines) in (
         (field.density_grid, reference.density),
         (field.appearance_grid, reference.appearance),
