@@ -17,6 +17,8 @@ VERBS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
+    # torch's idle threads spin while they wait. Beside any other busy program, that starves both: let them sleep.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())

@@ -16,13 +16,13 @@ _HOME = {
     "data_specs": ("RayIntervals", "RaySamples"),
     "pdf": ("importance_sampling", "searchsorted"),
     "pack": ("pack_info",),
-    "volrend": (
+    "weights": (
         "accumulate_along_rays",
         "accumulate_along_rays_",
         "render_weight_from_alpha",
         "render_weight_from_density",
     ),
-    "compose": (
+    "volrend": (
         "render_transmittance_from_alpha",
         "render_transmittance_from_density",
         "render_visibility_from_alpha",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from fields.core.scan import exclusive_sum
-from fields.core.volrend import accumulate_along_rays
+from fields.core.weights import accumulate_along_rays
 
 
 def distortion(

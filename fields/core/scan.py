@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fields.core.pack import pack_info
-from fields.core.volrend import render_weight_from_alpha
+from fields.core.weights import render_weight_from_alpha
 from fields.errors import ShapeError
 
 

@@ -1,263 +1,125 @@
-"""Volume rendering of packed or batched samples, under the names and with the meaning of nerfacc 0.5."""
+"""Volume rendering of samples, all under nerfacc's names: the ops of `weights`, and what is composed of them."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from fields.core import _backend
-from fields.core._check import check_floating
-from fields.core._ref import volrend as _ref
-from fields.core.pack import pack_info
-from fields.errors import ShapeError
+from fields.core.weights import (
+    accumulate_along_rays,
+    accumulate_along_rays_,
+    render_weight_from_alpha,
+    render_weight_from_density,
+)
+
+__all__ = [
+    "accumulate_along_rays",
+    "accumulate_along_rays_",
+    "render_transmittance_from_alpha",
+    "render_transmittance_from_density",
+    "render_visibility_from_alpha",
+    "render_visibility_from_density",
+    "render_weight_from_alpha",
+    "render_weight_from_density",
+    "rendering",
+]
 
 
-def _packing(like: Tensor, packed_info: Tensor | None, ray_indices: Tensor | None, n_rays: int | None) -> Tensor:
-    """(rays, 2) begin and count of the samples of each ray, whichever way the caller described them."""
-    if packed_info is not None:
-        return packed_info.long().contiguous()
-    if ray_indices is not None:
-        if n_rays is None:
-            n_rays = int(ray_indices[-1]) + 1 if ray_indices.numel() else 0
-        return pack_info(ray_indices, n_rays)
-    if like.dim() < 2:
-        raise ShapeError(
-            "Packed samples need packed_info, or ray_indices and n_rays; samples without are (…, n_samples)."
-        )
-    rays, per_ray = like.numel() // max(like.shape[-1], 1), like.shape[-1]
-    begins = torch.arange(rays, device=like.device) * per_ray
-    return torch.stack([begins, torch.full_like(begins, per_ray)], -1)
+def render_transmittance_from_density(
+    t_starts: Tensor, t_ends: Tensor, sigmas: Tensor, packed_info: Tensor | None = None, ray_indices: Tensor | None = None,
+    n_rays: int | None = None, prefix_trans: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Transmittance up to each sample, and its opacity. Arguments and gradients: `render_weight_from_density`."""
+    _, trans, alphas = render_weight_from_density(
+        t_starts, t_ends, sigmas, packed_info, ray_indices, n_rays, prefix_trans
+    )
+    return trans, alphas
 
 
-def render_weight_from_density(
+def render_transmittance_from_alpha(
+    alphas: Tensor, packed_info: Tensor | None = None, ray_indices: Tensor | None = None, n_rays: int | None = None,
+    prefix_trans: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Transmittance up to each sample. Arguments and gradients: `render_weight_from_alpha`."""
+    return render_weight_from_alpha(alphas, packed_info, ray_indices, n_rays, prefix_trans)[1]
+
+
+@torch.no_grad()
+def render_visibility_from_density(
+    t_starts: Tensor, t_ends: Tensor, sigmas: Tensor, packed_info: Tensor | None = None, ray_indices: Tensor | None = None,
+    n_rays: int | None = None, early_stop_eps: float = 1e-4, alpha_thre: float = 0.0, prefix_trans: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Bool like sigmas: transmittance at least `early_stop_eps` and, where `alpha_thre` > 0, opacity at least that.
+
+    Gradients: none.
+    """
+    trans, alphas = render_transmittance_from_density(
+        t_starts, t_ends, sigmas, packed_info, ray_indices, n_rays, prefix_trans
+    )
+    return _visible(trans, alphas, early_stop_eps, alpha_thre)
+
+
+@torch.no_grad()
+def render_visibility_from_alpha(
+    alphas: Tensor, packed_info: Tensor | None = None, ray_indices: Tensor | None = None, n_rays: int | None = None,
+    early_stop_eps: float = 1e-4, alpha_thre: float = 0.0, prefix_trans: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """As `render_visibility_from_density`, of opacities."""
+    trans = render_transmittance_from_alpha(alphas, packed_info, ray_indices, n_rays, prefix_trans)
+    return _visible(trans, alphas, early_stop_eps, alpha_thre)
+
+
+def _visible(trans: Tensor, alphas: Tensor, early_stop_eps: float, alpha_thre: float) -> Tensor:
+    visible = trans >= early_stop_eps
+    return visible & (alphas >= alpha_thre) if alpha_thre > 0 else visible
+
+
+def rendering(
     t_starts: Tensor,
     t_ends: Tensor,
-    sigmas: Tensor,
-    packed_info: Tensor | None = None,
     ray_indices: Tensor | None = None,
     n_rays: int | None = None,
-    prefix_trans: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights, transmittance and opacities of densities: α = 1 − exp(−σ·δ), T = exp(−Σ of σ·δ before), w = T·α.
+    rgb_sigma_fn: Callable | None = None,
+    rgb_alpha_fn: Callable | None = None,
+    render_bkgd: Tensor | None = None,
+    expected_depths: bool = True,
+) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+    """Renders rays from a function of their samples.
 
     Args:
-        t_starts, t_ends, sigmas: (n,) packed, or (…, n_samples).
-        packed_info: (n_rays, 2) begin and count per ray; or
-        ray_indices: (n,) ascending, with n_rays.
-        prefix_trans: like sigmas, transmittance to multiply by (of what lies before).
+        t_starts, t_ends: (n,) packed with `ray_indices` and `n_rays`, or (n_rays, n_samples).
+        rgb_sigma_fn, rgb_alpha_fn: one of them: (t_starts, t_ends, ray_indices) → rgbs (…, 3) and densities or opacities.
+        render_bkgd: (3,) or (n_rays, 3) colour behind.
+        expected_depths: divide depths by opacity.
 
     Returns:
-        weights, transmittance, alphas, each like sigmas.
-    Gradients: to t_starts, t_ends, sigmas (and prefix_trans), once.
+        colours (n_rays, 3), opacities (n_rays, 1), depths (n_rays, 1), and weights, transmittance, opacities and colours
+        of the samples.
+    Gradients: through colours, opacities and depths to what the function returned.
     Raises:
-        ShapeError: shapes that differ, or packed samples without their packing.
+        ValueError: both functions or neither.
     """
-    check_floating(sigmas=sigmas, t_starts=t_starts, t_ends=t_ends)
-    if not t_starts.shape == t_ends.shape == sigmas.shape:
-        raise ShapeError(
-            f"t_starts {tuple(t_starts.shape)}, t_ends {tuple(t_ends.shape)} and sigmas {tuple(sigmas.shape)} must agree."
-        )
-    packed = _packing(sigmas, packed_info, ray_indices, n_rays)
-    flat = [t.reshape(-1).contiguous() for t in (t_starts, t_ends, sigmas)]
-    implementation = _ref.weights_from_density if _backend.use_reference(sigmas) else _from_density
-    return _finish(implementation(*flat, packed), sigmas.shape, prefix_trans)  # type: ignore[call-arg]
-
-
-def render_weight_from_alpha(
-    alphas: Tensor,
-    packed_info: Tensor | None = None,
-    ray_indices: Tensor | None = None,
-    n_rays: int | None = None,
-    prefix_trans: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Weights and transmittance of opacities: T = Π of (1 − α) before, w = T·α.
-
-    Args, returns: as `render_weight_from_density`, for opacities; without the opacities among the results.
-    Gradients: to alphas (and prefix_trans), once; exact where an opacity is 1.
-    """
-    check_floating(alphas=alphas)
-    packed = _packing(alphas, packed_info, ray_indices, n_rays)
-    implementation = _ref.weights_from_alpha if _backend.use_reference(alphas) else _from_alpha
-    weights, trans = implementation(alphas.reshape(-1).contiguous(), packed)
-    weights, trans, _ = _finish((weights, trans, trans), alphas.shape, prefix_trans)
-    return weights, trans
-
-
-def _finish(results, shape: torch.Size, prefix_trans: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    weights, trans, alphas = (r.view(shape) for r in results)
-    if prefix_trans is not None:
-        weights, trans = weights * prefix_trans, trans * prefix_trans
-    return weights, trans, alphas
-
-
-def accumulate_along_rays(
-    weights: Tensor, values: Tensor | None = None, ray_indices: Tensor | None = None, n_rays: int | None = None
-) -> Tensor:
-    """Sums weights · values over the samples of each ray.
-
-    Args:
-        weights: (n,) packed, or (n_rays, n_samples).
-        values: (n, D), or (n_rays, n_samples, D); None stands for ones.
-        ray_indices: (n,) ascending, with n_rays, for packed samples.
-
-    Returns:
-        (n_rays, D), or (n_rays, 1) without values. Rays without samples are zero.
-    Gradients: to weights and values, once.
-    Raises:
-        ShapeError: values that do not match weights, or packed samples without their packing.
-    """
-    if values is not None and values.shape[:-1] != weights.shape:
-        raise ShapeError(f"values must be {tuple(weights.shape)} + (D,), but are {tuple(values.shape)}.")
-    packed = _packing(weights, None, ray_indices, n_rays)
-    width = 1 if values is None else values.shape[-1]
-    flat = None if values is None else values.reshape(-1, width).contiguous()
-    implementation = _ref.accumulate if _backend.use_reference(weights) else _accumulate
-    return implementation(weights.reshape(-1).contiguous(), flat, packed)
-
-
-def accumulate_along_rays_(
-    weights: Tensor, values: Tensor | None = None, ray_indices: Tensor | None = None, outputs: Tensor | None = None
-) -> None:
-    """`accumulate_along_rays`, added to `outputs` (n_rays, D) in place.
-
-    Raises:
-        ShapeError: as there, and without outputs of that shape.
-    """
-    if outputs is None or outputs.dim() != 2 or outputs.shape[1] != (1 if values is None else values.shape[-1]):
-        raise ShapeError("outputs must be (n_rays, D), D that of values or 1.")
-    outputs.add_(
-        accumulate_along_rays(weights, values, ray_indices, outputs.shape[0] if ray_indices is not None else None)
-    )
-
-
-# ---------------------------------------------------------------------------------------- ops and their derivatives
-
-_WEIGHTS = ("sigmas", "t_starts", "t_ends", "given", "packed", "weights", "trans", "alphas", "grad_weights", "grad_trans",
-            "grad_alphas", "grad_sigmas", "grad_lengths")  # fmt: skip
-
-
-def _launch_weights(kernel: str, like: Tensor, **given) -> None:
-    packed = given["packed"]
-    _backend.launch(f"weights_{kernel}", packed.shape[0], like.dtype, 128, **(dict.fromkeys(_WEIGHTS) | given))
-
-
-@torch.library.custom_op("fields::weights_from_density", mutates_args=())
-def _from_density(t_starts: Tensor, t_ends: Tensor, sigmas: Tensor, packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    weights, trans, alphas = (torch.zeros_like(sigmas) for _ in range(3))
-    _launch_weights("forward", sigmas, sigmas=sigmas, t_starts=t_starts, t_ends=t_ends, packed=packed, weights=weights,
-                    trans=trans, alphas=alphas)  # fmt: skip
-    return weights, trans, alphas
-
-
-@torch.library.custom_op("fields::weights_from_density_bwd", mutates_args=())
-def _from_density_bwd(
-    grad_weights: Tensor | None,
-    grad_trans: Tensor | None,
-    grad_alphas: Tensor | None,
-    t_starts: Tensor,
-    t_ends: Tensor,
-    sigmas: Tensor,
-    packed: Tensor,
-    weights: Tensor,
-    trans: Tensor,
-    alphas: Tensor,
-) -> tuple[Tensor, Tensor]:
-    grad_sigmas, grad_lengths = torch.zeros_like(sigmas), torch.zeros_like(sigmas)
-    grads = {"grad_weights": grad_weights, "grad_trans": grad_trans, "grad_alphas": grad_alphas}
-    grads = {name: None if g is None else g.contiguous() for name, g in grads.items()}
-    _launch_weights("backward", sigmas, sigmas=sigmas, t_starts=t_starts, t_ends=t_ends, packed=packed, weights=weights,
-                    trans=trans, alphas=alphas, grad_sigmas=grad_sigmas, grad_lengths=grad_lengths, **grads)  # fmt: skip
-    return grad_sigmas, grad_lengths
-
-
-@torch.library.custom_op("fields::weights_from_alpha", mutates_args=())
-def _from_alpha(alphas: Tensor, packed: Tensor) -> tuple[Tensor, Tensor]:
-    weights, trans, copy = (torch.zeros_like(alphas) for _ in range(3))
-    _launch_weights("forward", alphas, given=alphas, packed=packed, weights=weights, trans=trans, alphas=copy)
-    return weights, trans
-
-
-@torch.library.custom_op("fields::weights_from_alpha_bwd", mutates_args=())
-def _from_alpha_bwd(
-    grad_weights: Tensor | None, grad_trans: Tensor | None, alphas: Tensor, packed: Tensor, trans: Tensor
-) -> Tensor:
-    grad = torch.zeros_like(alphas)
-    grads = {"grad_weights": grad_weights, "grad_trans": grad_trans}
-    grads = {name: None if g is None else g.contiguous() for name, g in grads.items()}
-    _launch_weights(
-        "backward", alphas, given=alphas, alphas=alphas, packed=packed, trans=trans, grad_sigmas=grad, **grads
-    )
-    return grad
-
-
-@torch.library.custom_op("fields::accumulate", mutates_args=())
-def _accumulate(weights: Tensor, values: Tensor | None, packed: Tensor) -> Tensor:
-    width = 1 if values is None else values.shape[1]
-    out = weights.new_empty(packed.shape[0], width)
-    _backend.launch("accumulate_forward", packed.shape[0], weights.dtype, 256, weights=weights, values=values, packed=packed,
-                    out=out, grad=None, grad_weights=None, grad_values=None, width=width)  # fmt: skip
-    return out
-
-
-@torch.library.custom_op("fields::accumulate_bwd", mutates_args=())
-def _accumulate_bwd(grad: Tensor, weights: Tensor, values: Tensor | None, packed: Tensor) -> tuple[Tensor, Tensor]:
-    grad_weights = torch.zeros_like(weights)
-    grad_values = None if values is None else torch.zeros_like(values)
-    width = 1 if values is None else values.shape[1]
-    _backend.launch("accumulate_backward", packed.shape[0], weights.dtype, 256, weights=weights, values=values, packed=packed,
-                    out=None, grad=grad.contiguous(), grad_weights=grad_weights, grad_values=grad_values, width=width)  # fmt: skip
-    return grad_weights, weights.new_empty(0) if grad_values is None else grad_values
-
-
-_from_density.register_fake(lambda t_starts, t_ends, sigmas, packed: tuple(torch.empty_like(sigmas) for _ in range(3)))
-_from_density_bwd.register_fake(lambda *inputs: (torch.empty_like(inputs[5]), torch.empty_like(inputs[5])))
-_from_alpha.register_fake(lambda alphas, packed: (torch.empty_like(alphas), torch.empty_like(alphas)))
-_from_alpha_bwd.register_fake(lambda *inputs: torch.empty_like(inputs[2]))
-
-
-@_accumulate.register_fake
-def _(weights, values, packed):
-    return weights.new_empty(packed.shape[0], 1 if values is None else values.shape[1])
-
-
-@_accumulate_bwd.register_fake
-def _(grad, weights, values, packed):
-    return torch.empty_like(weights), weights.new_empty(0) if values is None else torch.empty_like(values)
-
-
-def _density_setup(ctx, inputs, output):
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*inputs, *output)
-
-
-def _density_backward(ctx, *grads):
-    if all(g is None for g in grads):
-        return None, None, None, None
-    grad_sigmas, grad_lengths = _from_density_bwd(*grads, *ctx.saved_tensors)
-    return -grad_lengths if ctx.needs_input_grad[0] else None, grad_lengths, grad_sigmas, None
-
-
-def _alpha_setup(ctx, inputs, output):
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*inputs, output[1])
-
-
-def _alpha_backward(ctx, *grads):
-    return None if all(g is None for g in grads) else _from_alpha_bwd(*grads, *ctx.saved_tensors), None
-
-
-def _accumulate_setup(ctx, inputs, output):
-    weights, values, packed = inputs
-    ctx.has_values = values is not None
-    ctx.save_for_backward(weights, *([values] if ctx.has_values else []), packed)
-
-
-def _accumulate_backward(ctx, grad):
-    weights, *values, packed = ctx.saved_tensors
-    grad_weights, grad_values = _accumulate_bwd(grad, weights, values[0] if values else None, packed)
-    return grad_weights, grad_values if ctx.has_values else None, None
-
-
-_from_density.register_autograd(_density_backward, setup_context=_density_setup)
-_from_alpha.register_autograd(_alpha_backward, setup_context=_alpha_setup)
-_accumulate.register_autograd(_accumulate_backward, setup_context=_accumulate_setup)
+    if (rgb_sigma_fn is None) == (rgb_alpha_fn is None):
+        raise ValueError("Give exactly one of rgb_sigma_fn and rgb_alpha_fn.")
+    extras: dict[str, Tensor] = {}
+    if rgb_sigma_fn is not None:
+        rgbs, sigmas = rgb_sigma_fn(t_starts, t_ends, ray_indices)
+        packing: Any = {"ray_indices": ray_indices, "n_rays": n_rays}
+        weights, trans, alphas = render_weight_from_density(t_starts, t_ends, sigmas, **packing)
+        extras["sigmas"] = sigmas
+    else:
+        assert rgb_alpha_fn is not None
+        rgbs, alphas = rgb_alpha_fn(t_starts, t_ends, ray_indices)
+        weights, trans = render_weight_from_alpha(alphas, ray_indices=ray_indices, n_rays=n_rays)
+    extras |= {"weights": weights, "trans": trans, "alphas": alphas, "rgbs": rgbs}
+    colours = accumulate_along_rays(weights, rgbs, ray_indices, n_rays)
+    opacities = accumulate_along_rays(weights, None, ray_indices, n_rays)
+    depths = accumulate_along_rays(weights, ((t_starts + t_ends) / 2)[..., None], ray_indices, n_rays)
+    if expected_depths:
+        depths = depths / opacities.clamp(min=torch.finfo(rgbs.dtype).eps)
+    if render_bkgd is not None:
+        colours = colours + render_bkgd * (1 - opacities)
+    return colours, opacities, depths, extras

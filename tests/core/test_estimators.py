@@ -1,3 +1,5 @@
+from importlib import import_module
+
 import pytest
 import torch
 
@@ -160,6 +162,34 @@ class TestOccGrid:
         grid.binaries[0, 8, 8, 8] = True
         grid.dilate()
         assert grid.binaries.sum() == 27
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        ("", "OccGridEstimator PropNetEstimator RayIntervals RaySamples accumulate_along_rays distortion"),
+        (
+            "",
+            "exclusive_prod exclusive_sum importance_sampling inclusive_prod inclusive_sum pack_info ray_aabb_intersect rendering",
+        ),
+        ("", "searchsorted traverse_grids render_transmittance_from_alpha render_transmittance_from_density"),
+        ("", "render_visibility_from_alpha render_visibility_from_density render_weight_from_alpha"),
+        ("volrend", "accumulate_along_rays accumulate_along_rays_ rendering render_visibility_from_alpha"),
+        ("volrend", "render_visibility_from_density render_weight_from_alpha render_weight_from_density"),
+        ("volrend", "render_transmittance_from_alpha render_transmittance_from_density"),
+        ("grid", "ray_aabb_intersect traverse_grids"),
+        ("scan", "exclusive_prod exclusive_sum inclusive_prod inclusive_sum"),
+        ("pack", "pack_info"),
+        ("pdf", "importance_sampling searchsorted"),
+        ("losses", "distortion"),
+        ("data_specs", "RayIntervals RaySamples"),
+        ("estimators.occ_grid", "OccGridEstimator"),
+        ("estimators.prop_net", "PropNetEstimator get_proposal_requires_grad_fn"),
+    ],
+)
+def test_every_import_of_a_nerfacc_program_has_its_place(module, names):
+    found = import_module("fields.core" + (f".{module}" if module else ""))
+    assert all(callable(getattr(found, name)) for name in names.split())
 
 
 def test_a_program_written_for_nerfacc_trains():

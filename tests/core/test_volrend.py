@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch.library import opcheck
 
-from fields.core import accumulate_along_rays, pack_info, render_weight_from_alpha, render_weight_from_density, volrend
-from fields.core._ref import volrend as ref
+from fields.core import accumulate_along_rays, pack_info, render_weight_from_alpha, render_weight_from_density, weights
+from fields.core._ref import weights as ref
 from fields.errors import ShapeError
 from tests.core.op_tester import OpTester
 
@@ -104,9 +104,9 @@ def test_opcheck():
     rays, n = ragged(20)
     packed = pack_info(rays, n)
     leaf = lambda: torch.rand(20, requires_grad=True)  # noqa: E731
-    opcheck(volrend._from_density, (leaf(), leaf(), leaf(), packed))
-    opcheck(volrend._from_alpha, (leaf(), packed))
-    opcheck(volrend._accumulate, (leaf(), torch.rand(20, 2, requires_grad=True), packed))
+    opcheck(weights._from_density, (leaf(), leaf(), leaf(), packed))
+    opcheck(weights._from_alpha, (leaf(), packed))
+    opcheck(weights._accumulate, (leaf(), torch.rand(20, 2, requires_grad=True), packed))
 
 
 def test_packed_samples_need_their_packing():

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fields.core.compose import render_visibility_from_alpha, render_visibility_from_density
 from fields.core.march import ClearanceCache, march_rays
 from fields.core.rays import nested_boxes, ray_aabb_intersect
+from fields.core.volrend import render_visibility_from_alpha, render_visibility_from_density
 from fields.errors import ShapeError
 
 

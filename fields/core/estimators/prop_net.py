@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fields.core.compose import render_transmittance_from_density
 from fields.core.data_specs import RayIntervals
 from fields.core.pdf import importance_sampling, searchsorted
+from fields.core.volrend import render_transmittance_from_density
 from fields.errors import ShapeError
 
 

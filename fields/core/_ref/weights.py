@@ -1,4 +1,4 @@
-"""Plain-PyTorch twin of ``fields.core.volrend``: pads the rays to one length, so that cumulative products are rows."""
+"""Plain-PyTorch twin of ``fields.core.weights``: pads the rays to one length, so that cumulative products are rows."""
 
 from __future__ import annotations
 
