@@ -22,11 +22,11 @@ def parse(arguments: Sequence[str], into: type[T], prog: str, description: str, 
 
 
 def choose_device(name: str):
-    """ "auto" is a GPU if there is one. Raises DeviceError for a device this machine does not have."""
+    """ "auto" is where the kernels of `fields.core` run so far: the CPU. On a GPU their plain-PyTorch twins do, when it
+    is asked for. Raises DeviceError for a device this machine does not have."""
     import torch
 
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+    name = "cpu" if name == "auto" else name
     try:
         device = torch.device(name)
     except RuntimeError:

@@ -54,6 +54,17 @@ def test_loss_and_gradients_are_those_of_the_composed_iteration(scene):
                 assert (got - want).norm() < 1e-2 * want.norm()
 
 
+def test_the_twins_train_alike(scene, monkeypatch):
+    """What runs where there are no kernels: the same losses, until rounding has grown through Adam's normalisation."""
+    config = small(density_shift=-4.0)
+    losses = []
+    for backend in ("auto", "reference"):
+        monkeypatch.setenv("FIELDS_BACKEND", backend)
+        training = TensorfTraining(config, scene, 0)
+        losses.append([training.step(i)["loss"] for i in range(4)])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
 @pytest.mark.parametrize("stop", [20, 45])
 def test_resumed_at_any_stage_of_the_papers_schedule_is_bit_for_bit_the_same(scene, stop):
     config = small()
