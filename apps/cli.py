@@ -17,9 +17,11 @@ VERBS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    # torch's idle threads spin while they wait. Beside any other busy program, that starves both: let them sleep.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] != ["bench"]:
+        # torch's idle threads spin while they wait. Beside any other busy program that starves both, so let them sleep;
+        # only a benchmark has the machine to itself.
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
         return 0

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from fields.errors import CheckpointError, FieldsError
@@ -51,10 +55,32 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], plain: Any) -> None:
-    """Tensors as safetensors, with plain data as JSON in the header: nothing that could run when loaded."""
-    metadata = {"fields": json.dumps(plain)}
-    contiguous = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    write_atomically(path, lambda file: safetensors.torch.save_file(contiguous, file, metadata))
+    """Tensors as safetensors, with plain data as JSON in the header: nothing that could run when loaded.
+
+    Occupancy grids and other bool tensors are stored as deflated bits, their shapes in the header.
+    """
+    stored = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    shapes = {k: list(v.shape) for k, v in stored.items() if v.dtype is torch.bool}
+    stored |= {k: _pack(stored[k]) for k in shapes}
+    metadata = {"fields": json.dumps(plain), "bits": json.dumps(shapes)}
+    write_atomically(path, lambda file: safetensors.torch.save_file(stored, file, metadata))
+
+
+def _pack(mask: Tensor) -> Tensor:
+    deflated = zlib.compress(np.packbits(mask.numpy()).tobytes())
+    return torch.frombuffer(bytearray(deflated), dtype=torch.uint8)
+
+
+def _unpack(stored: Tensor, shape: list[int]) -> Tensor:
+    """Raises ValueError for anything but the deflated bits of such a shape; never inflates more than it may hold."""
+    n = math.prod(shape)
+    size = -(-n // 8)
+    inflate = zlib.decompressobj()
+    bits = inflate.decompress(stored.numpy().tobytes(), size + 1)
+    if stored.dtype is not torch.uint8 or len(bits) != size or not inflate.eof:
+        raise ValueError(f"a mask of shape {tuple(shape)} does not have {len(bits)} bytes")
+    mask = np.unpackbits(np.frombuffer(bits, np.uint8), count=n).astype(bool)
+    return torch.from_numpy(mask).view(shape)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
@@ -69,6 +95,11 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
         raise CheckpointError(
             f"{path}: damaged or not a safetensors file ({error}). Train again or restore a copy."
         ) from None
+    try:
+        shapes = json.loads(metadata.get("bits", "{}"))
+        tensors |= {name: _unpack(tensors[name], shape) for name, shape in shapes.items()}
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, zlib.error) as error:
+        raise CheckpointError(f"{path}: its masks are damaged ({error}). Train again or restore a copy.") from None
     try:
         return tensors, json.loads(metadata["fields"])
     except (KeyError, json.JSONDecodeError):
