@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fields.core import _backend
 from fields.core._check import check_floating, check_shape
+from fields.core._op import op
 from fields.core._ref import decoder as _ref
 from fields.errors import ShapeError
 
@@ -105,7 +106,7 @@ def _launch(
     _backend.launch(kernel, items, features.dtype, 1, **(arguments | given))
 
 
-@torch.library.custom_op("fields::decoder", mutates_args=())
+@op("decoder")
 def _decode(
     features: Tensor,
     directions: Tensor,
@@ -125,7 +126,7 @@ def _decode(
     return output, saved
 
 
-@torch.library.custom_op("fields::decoder_bwd", mutates_args=())
+@op("decoder_bwd")
 def _decode_bwd(
     grad: Tensor,
     output: Tensor,

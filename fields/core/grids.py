@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fields.core import _backend
 from fields.core._check import check_floating, check_shape
+from fields.core._op import op
 from fields.core._ref import grids as _ref
 from fields.core._ref.grids import LAYOUTS
 from fields.errors import ShapeError
@@ -165,14 +166,14 @@ def _ranks(factors: Sequence[Tensor], layout: str) -> list[int]:
     return [factors[sum(per_mode[:m])].shape[-1] for m in range(len(per_mode))]
 
 
-@torch.library.custom_op("fields::grid_value", mutates_args=())
+@op("grid_value")
 def _value(x: Tensor, factors: list[Tensor], layout: str, summed: bool) -> Tensor:
     value = _empty_value(x, factors, layout, summed)
     _launch("value", layout, x, factors, summed, value=value)
     return value
 
 
-@torch.library.custom_op("fields::grid_value_bwd", mutates_args=())
+@op("grid_value_bwd")
 def _value_bwd(
     grad: Tensor, x: Tensor, factors: list[Tensor], layout: str, summed: bool, need_x: bool, need_factors: bool
 ) -> list[Tensor]:
@@ -186,7 +187,7 @@ def _value_bwd(
     return [grad_x, *[torch.zeros_like(f) for f in factors]]
 
 
-@torch.library.custom_op("fields::grid_value_bwd_bwd", mutates_args=())
+@op("grid_value_bwd_bwd")
 def _value_bwd_bwd(
     dx: Tensor | None,
     dfactors: list[Tensor],
@@ -210,7 +211,7 @@ def _value_bwd_bwd(
     return [value, grad_x, *_scatter("grad_factors_tangent", layout, x, factors, summed, **directions)]
 
 
-@torch.library.custom_op("fields::grid_jacobian", mutates_args=())
+@op("grid_jacobian")
 def _jacobian(x: Tensor, factors: list[Tensor], layout: str, summed: bool) -> tuple[Tensor, Tensor]:
     value = _empty_value(x, factors, layout, summed)
     jacobian = x.new_empty(*value.shape, 3)
@@ -218,7 +219,7 @@ def _jacobian(x: Tensor, factors: list[Tensor], layout: str, summed: bool) -> tu
     return value, jacobian
 
 
-@torch.library.custom_op("fields::grid_jacobian_bwd", mutates_args=())
+@op("grid_jacobian_bwd")
 def _jacobian_bwd(
     grad_value: Tensor, grad_jacobian: Tensor, x: Tensor, factors: list[Tensor], layout: str, summed: bool
 ) -> list[Tensor]:
@@ -268,7 +269,7 @@ def _(grad_value, grad_jacobian, x, factors, layout, summed):
 def _save_inputs(ctx, inputs, output):
     x, factors, ctx.layout, ctx.summed = inputs
     ctx.save_for_backward(x, *factors)
-    ctx.need_x, ctx.need_factors = ctx.needs_input_grad[0], any(f.requires_grad for f in factors)
+    ctx.need_x, ctx.need_factors = x.requires_grad, any(f.requires_grad for f in factors)
 
 
 def _value_backward(ctx, grad):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fields.core import _backend
 from fields.core._check import check_floating, check_shape
+from fields.core._op import op
 from fields.core._ref import march as _ref
 from fields.core.data_specs import RayIntervals, RaySamples
 from fields.core.pack import pack_info
@@ -96,7 +97,7 @@ class ClearanceCache:
         return self._known[2]
 
 
-@torch.library.custom_op("fields::occupancy_clearance", mutates_args=())
+@op("occupancy_clearance")
 def _clearance(occupied: Tensor) -> Tensor:
     given, resolution = occupied, list(occupied.shape[-3:])
     for axis in (2, 1, 0):
@@ -192,7 +193,7 @@ def _checked(rays_o, rays_d, t_min, t_max, occupied, aabb, step_size, cone_angle
     return *tensors, float(step_size), float(cone_angle)
 
 
-@torch.library.custom_op("fields::march", mutates_args=())
+@op("march")
 def _march(
     rays_o: Tensor,
     rays_d: Tensor,

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fields.core import _backend
 from fields.core._check import check_floating
+from fields.core._op import op
 from fields.core._ref import pdf as _ref
 from fields.core.data_specs import RayIntervals, RaySamples
 from fields.errors import ShapeError
@@ -110,7 +111,7 @@ def _packing(along: RayIntervals | RaySamples) -> Tensor:
     return along.packed_info.to(torch.int64).contiguous()
 
 
-@torch.library.custom_op("fields::importance_sampling", mutates_args=())
+@op("importance_sampling")
 def _importance_sampling(
     edges: Tensor, cdfs: Tensor, given: Tensor, drawn: Tensor, begins: Tensor, offsets: Tensor, n_samples: int, n_bounds: int
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
@@ -125,7 +126,7 @@ def _(edges, cdfs, given, drawn, begins, offsets, n_samples, n_bounds):
     return edges.new_empty(n_samples), edges.new_empty(n_bounds)
 
 
-@torch.library.custom_op("fields::search_sorted", mutates_args=())
+@op("search_sorted")
 def _search_sorted(keys: Tensor, given: Tensor, values: Tensor, rays: Tensor) -> tuple[Tensor, Tensor]:
     left, right = torch.empty_like(rays), torch.empty_like(rays)
     _backend.launch("search_sorted", values.shape[0], keys.dtype, 1024, keys=keys, given=given, values=values, rays=rays,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fields.core import _backend
 from fields.core._check import check_floating, check_shape
+from fields.core._op import op
 from fields.core._ref import rays as _ref
 
 
@@ -55,7 +56,7 @@ def nested_boxes(aabb: Tensor, levels: int) -> Tensor:
 _FARTHEST = 1e30  # finite, so that distances stay ordered in float32
 
 
-@torch.library.custom_op("fields::ray_aabb", mutates_args=())
+@op("ray_aabb")
 def _ray_aabb(
     rays_o: Tensor, rays_d: Tensor, aabbs: Tensor, near_plane: float, far_plane: float, miss_value: float
 ) -> tuple[Tensor, Tensor, Tensor]:

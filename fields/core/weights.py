@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fields.core import _backend
 from fields.core._check import check_floating
+from fields.core._op import op
 from fields.core._ref import weights as _ref
 from fields.core.pack import pack_info
 from fields.errors import ShapeError
@@ -141,7 +142,7 @@ def _launch_weights(kernel: str, like: Tensor, **given) -> None:
     _backend.launch(f"weights_{kernel}", packed.shape[0], like.dtype, 128, **(dict.fromkeys(_WEIGHTS) | given))
 
 
-@torch.library.custom_op("fields::weights_from_density", mutates_args=())
+@op("weights_from_density")
 def _from_density(t_starts: Tensor, t_ends: Tensor, sigmas: Tensor, packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     weights, trans, alphas = (torch.zeros_like(sigmas) for _ in range(3))
     _launch_weights("forward", sigmas, sigmas=sigmas, t_starts=t_starts, t_ends=t_ends, packed=packed, weights=weights,
@@ -149,7 +150,7 @@ def _from_density(t_starts: Tensor, t_ends: Tensor, sigmas: Tensor, packed: Tens
     return weights, trans, alphas
 
 
-@torch.library.custom_op("fields::weights_from_density_bwd", mutates_args=())
+@op("weights_from_density_bwd")
 def _from_density_bwd(
     grad_weights: Tensor | None,
     grad_trans: Tensor | None,
@@ -170,14 +171,14 @@ def _from_density_bwd(
     return grad_sigmas, grad_lengths
 
 
-@torch.library.custom_op("fields::weights_from_alpha", mutates_args=())
+@op("weights_from_alpha")
 def _from_alpha(alphas: Tensor, packed: Tensor) -> tuple[Tensor, Tensor]:
     weights, trans, copy = (torch.zeros_like(alphas) for _ in range(3))
     _launch_weights("forward", alphas, given=alphas, packed=packed, weights=weights, trans=trans, alphas=copy)
     return weights, trans
 
 
-@torch.library.custom_op("fields::weights_from_alpha_bwd", mutates_args=())
+@op("weights_from_alpha_bwd")
 def _from_alpha_bwd(
     grad_weights: Tensor | None, grad_trans: Tensor | None, alphas: Tensor, packed: Tensor, trans: Tensor
 ) -> Tensor:
@@ -190,7 +191,7 @@ def _from_alpha_bwd(
     return grad
 
 
-@torch.library.custom_op("fields::accumulate", mutates_args=())
+@op("accumulate")
 def _accumulate(weights: Tensor, values: Tensor | None, packed: Tensor) -> Tensor:
     width = 1 if values is None else values.shape[1]
     out = weights.new_empty(packed.shape[0], width)
@@ -199,7 +200,7 @@ def _accumulate(weights: Tensor, values: Tensor | None, packed: Tensor) -> Tenso
     return out
 
 
-@torch.library.custom_op("fields::accumulate_bwd", mutates_args=())
+@op("accumulate_bwd")
 def _accumulate_bwd(grad: Tensor, weights: Tensor, values: Tensor | None, packed: Tensor) -> tuple[Tensor, Tensor]:
     grad_weights = torch.zeros_like(weights)
     grad_values = None if values is None else torch.zeros_like(values)
@@ -227,6 +228,7 @@ def _(grad, weights, values, packed):
 
 def _density_setup(ctx, inputs, output):
     ctx.set_materialize_grads(False)
+    ctx.moves = inputs[0].requires_grad
     ctx.save_for_backward(*inputs, *output)
 
 
@@ -234,7 +236,7 @@ def _density_backward(ctx, *grads):
     if all(g is None for g in grads):
         return None, None, None, None
     grad_sigmas, grad_lengths = _from_density_bwd(*grads, *ctx.saved_tensors)
-    return -grad_lengths if ctx.needs_input_grad[0] else None, grad_lengths, grad_sigmas, None
+    return -grad_lengths if ctx.moves else None, grad_lengths, grad_sigmas, None
 
 
 def _alpha_setup(ctx, inputs, output):

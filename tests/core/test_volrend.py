@@ -104,9 +104,9 @@ def test_opcheck():
     rays, n = ragged(20)
     packed = pack_info(rays, n)
     leaf = lambda: torch.rand(20, requires_grad=True)  # noqa: E731
-    opcheck(weights._from_density, (leaf(), leaf(), leaf(), packed))
-    opcheck(weights._from_alpha, (leaf(), packed))
-    opcheck(weights._accumulate, (leaf(), torch.rand(20, 2, requires_grad=True), packed))
+    opcheck(weights._from_density.overload, (leaf(), leaf(), leaf(), packed))
+    opcheck(weights._from_alpha.overload, (leaf(), packed))
+    opcheck(weights._accumulate.overload, (leaf(), torch.rand(20, 2, requires_grad=True), packed))
 
 
 def test_packed_samples_need_their_packing():

@@ -3,8 +3,21 @@
 // A kernel is a struct: its members are the arguments, `operator()(i)` does item i. The same text is compiled by
 // the C++ compiler of the machine for CPUs and by NVRTC for GPUs, so it uses no standard header, no exception, no
 // allocation. `FIELDS_KERNEL(name, Struct, ...)` gives the struct two exported entry points, `name_f32` and
-// `name_f64`. The Python side reads the members from this very text (fields/core/_backend.py), hence one member
-// per line, and types from: T, int64_t, int32_t, uint8_t, float, double, pointers to these, fixed arrays of these.
+// `name_f64`. The Python side reads the members from this very text (fields/core/_kernels.py), hence one member
+// per line, and types from: T, int64_t, int32_t, uint8_t, float, double, pointers to these, fixed arrays of these, and
+// other such structs.
+//
+// On a CPU one thread does an item. On a GPU it may be a team of neighbouring threads, its lanes, of a size (a power of
+// two up to 32) that the launch chooses; a kernel written for teams goes through its work in strides of `kTeam`
+// from `lane()` on, and joins the parts by `team_sum` and `team_scan`. A CPU's team is one thread.
+//
+// A GPU module holds one kernel, compiled for its use by macros (fields/core/_cuda.py sets them):
+//     FIELDS_TEAM        threads of a team
+//     FIELDS_CHANNELS    channels of the modes of a factorised grid, and FIELDS_SUMMED, whether they are added up
+//     FIELDS_ALIGNED     1: rows of channels begin at whole registers of four
+//     FIELDS_STORED      type of stored factors, where narrower than the arithmetic: half_t, bfloat_t
+//     FIELDS_SUM         int64_t: gradients are summed in fixed point, so that their order does not matter
+//     FIELDS_OUTPUT      type of results, where narrower: half_t
 #pragma once
 
 #ifdef __CUDACC__
@@ -38,12 +51,14 @@ FIELDS_FN float abs_(float x) { return fabsf(x); }
 FIELDS_FN double abs_(double x) { return fabs(x); }
 FIELDS_FN float sqrt_(float x) { return sqrtf(x); }
 FIELDS_FN double sqrt_(double x) { return sqrt(x); }
+FIELDS_FN void sincos_(float x, float& s, float& c) { sincosf(x, &s, &c); }
+FIELDS_FN void sincos_(double x, double& s, double& c) { sincos(x, &s, &c); }
 FIELDS_FN float infinity(float) { return __int_as_float(0x7f800000); }
 FIELDS_FN double infinity(double) { return __longlong_as_double(0x7ff0000000000000LL); }
 FIELDS_FN void add_to(float* p, float v) { atomicAdd(p, v); }
-#if __CUDA_ARCH__ >= 600
 FIELDS_FN void add_to(double* p, double v) { atomicAdd(p, v); }
-#endif
+FIELDS_FN void add_to(int64_t* p, int64_t v) { atomicAdd(reinterpret_cast<uint64_t*>(p), uint64_t(v)); }
+FIELDS_FN int64_t nearest(double x) { return __double2ll_rn(x); }
 #else
 FIELDS_FN float exp_(float x) { return __builtin_expf(x); }
 FIELDS_FN double exp_(double x) { return __builtin_exp(x); }
@@ -61,6 +76,89 @@ FIELDS_FN double infinity(double) { return __builtin_inf(); }
 template <class T> FIELDS_FN void add_to(T* p, T v) { *p += v; }
 #endif
 
+template <class T> FIELDS_FN T softplus(T x) { return x > 20 ? x : log1p_(exp_(x)); }  // as torch's
+
+// Numbers narrower than the arithmetic, which only a GPU stores.
+struct half_t { unsigned short bits; };
+struct bfloat_t { unsigned short bits; };
+FIELDS_FN float widen(float x) { return x; }
+FIELDS_FN double widen(double x) { return x; }
+FIELDS_FN void narrow(float x, float& to) { to = x; }
+FIELDS_FN void narrow(double x, double& to) { to = x; }
+#ifdef __CUDA_ARCH__
+FIELDS_FN float widen(half_t x) {
+    float wide;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(wide) : "h"(x.bits));
+    return wide;
+}
+FIELDS_FN void narrow(float x, half_t& to) { asm("cvt.rn.f16.f32 %0, %1;" : "=h"(to.bits) : "f"(x)); }
+#endif
+#ifdef __CUDACC__
+FIELDS_FN float widen(bfloat_t x) { return __int_as_float(int32_t(uint32_t(x.bits) << 16)); }
+#endif
+#ifdef FIELDS_STORED
+template <class T> using StoredAs = FIELDS_STORED;
+#else
+template <class T> using StoredAs = T;
+#endif
+#ifdef FIELDS_SUM
+template <class T> using SumOf = FIELDS_SUM;
+#else
+template <class T> using SumOf = T;
+#endif
+#ifdef FIELDS_OUTPUT
+template <class T> using OutputAs = FIELDS_OUTPUT;
+#else
+template <class T> using OutputAs = T;
+#endif
+
+// Teams.
+#ifdef __CUDACC__
+#ifndef FIELDS_TEAM
+#define FIELDS_TEAM 1
+#endif
+constexpr int kTeam = FIELDS_TEAM;
+FIELDS_FN int lane() { return int(threadIdx.x) % kTeam; }
+FIELDS_FN uint32_t team_mask() {  // of this team among the 32 threads that run in step
+    return kTeam == 32 ? 0xffffffffu : ((1u << (kTeam % 32)) - 1u) << (int(threadIdx.x) % 32 / kTeam * kTeam);
+}
+FIELDS_FN float from_before(float v, int lanes) { return __shfl_up_sync(team_mask(), v, lanes, kTeam); }
+FIELDS_FN double from_before(double v, int lanes) { return __shfl_up_sync(team_mask(), v, lanes, kTeam); }
+FIELDS_FN float from_last(float v) { return __shfl_sync(team_mask(), v, kTeam - 1, kTeam); }
+FIELDS_FN double from_last(double v) { return __shfl_sync(team_mask(), v, kTeam - 1, kTeam); }
+#else
+constexpr int kTeam = 1;
+FIELDS_FN int lane() { return 0; }
+#endif
+
+// The sum of the values of a team's lanes, for every lane the same.
+template <class T> FIELDS_FN T team_sum(T v) {
+#ifdef __CUDACC__
+    for (int d = kTeam / 2; d > 0; d /= 2) v += __shfl_xor_sync(team_mask(), v, d, kTeam);
+#endif
+    return v;
+}
+
+// What lies before a lane, joined in order: `carry`, then the values of the lanes before it. Afterwards `carry` is the
+// join of all. `join` must be associative.
+template <class V, class Join> FIELDS_FN V team_scan(V own, V& carry, Join join) {
+#ifdef __CUDACC__
+    if (kTeam > 1) {
+        V total = own;
+        for (int d = 1; d < kTeam; d *= 2) {
+            const V other = from_before(total, d);
+            if (lane() >= d) total = join(other, total);
+        }
+        const V other = from_before(total, 1), before = lane() ? join(carry, other) : carry;
+        carry = join(carry, from_last(total));
+        return before;
+    }
+#endif
+    const V before = carry;
+    carry = join(carry, own);
+    return before;
+}
+
 // A value with its derivative along one direction. Running a backward kernel on duals is how the samplers get
 // their second derivatives: forward over reverse, with no second set of formulas to keep right.
 template <class T> struct Dual {
@@ -75,11 +173,14 @@ template <class A, class B> FIELDS_FN auto operator*(Dual<A> a, Dual<B> b) -> Du
 
 }  // namespace fields
 
+// FIELDS_KERNEL(name, Struct, Args, ...): `Args` names the struct whose members are the arguments (Struct itself or
+// its base), further parameters follow T in the template arguments of Struct. A GPU module names its kernel itself.
 #ifdef __CUDACC__
-#define FIELDS_ENTRY(name, type)                                             \
-    extern "C" __global__ void name(const type kernel, int64_t n) {          \
-        const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;    \
-        if (i < n) kernel(i);                                                \
+#define FIELDS_KERNEL(name, Struct, Args, ...)
+#define FIELDS_ENTRY(name, type)                                                              \
+    extern "C" __global__ void __launch_bounds__(128) name(const type kernel, int64_t n) {    \
+        const int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / fields::kTeam;   \
+        if (i < n) kernel(i);                                                                 \
     }
 #else
 #define FIELDS_ENTRY(name, type)                                                                        \
@@ -87,28 +188,9 @@ template <class A, class B> FIELDS_FN auto operator*(Dual<A> a, Dual<B> b) -> Du
                                                                 int64_t grain, int32_t threads) {       \
         fields::parallel_for(n, grain, threads, *static_cast<const type*>(kernel));                     \
     }
-#endif
-// FIELDS_KERNEL(name, Struct, Args, ...): `Args` names the struct whose members are the arguments (Struct itself or
-// its base), further parameters follow T in the template arguments of Struct.
-// Both scalar types by default; FIELDS_FLOAT and FIELDS_DOUBLE select one, because compiling takes a while.
-#if !defined(FIELDS_FLOAT) && !defined(FIELDS_DOUBLE)
-#define FIELDS_FLOAT
-#define FIELDS_DOUBLE
-#endif
-#ifdef FIELDS_FLOAT
-#define FIELDS_KERNEL_F32(name, Struct, ...)                                                                 \
-    namespace fields { namespace kernel { typedef Struct<float, ##__VA_ARGS__> name##_float; } }             \
-    FIELDS_ENTRY(name##_f32, fields::kernel::name##_float)
-#else
-#define FIELDS_KERNEL_F32(name, Struct, ...)
-#endif
-#ifdef FIELDS_DOUBLE
-#define FIELDS_KERNEL_F64(name, Struct, ...)                                                                 \
-    namespace fields { namespace kernel { typedef Struct<double, ##__VA_ARGS__> name##_double; } }           \
+#define FIELDS_KERNEL(name, Struct, Args, ...)                                                           \
+    namespace fields { namespace kernel { typedef Struct<float, ##__VA_ARGS__> name##_float; } }         \
+    FIELDS_ENTRY(name##_f32, fields::kernel::name##_float)                                               \
+    namespace fields { namespace kernel { typedef Struct<double, ##__VA_ARGS__> name##_double; } }       \
     FIELDS_ENTRY(name##_f64, fields::kernel::name##_double)
-#else
-#define FIELDS_KERNEL_F64(name, Struct, ...)
 #endif
-#define FIELDS_KERNEL(name, Struct, Args, ...)             \
-    FIELDS_KERNEL_F32(name, Struct, ##__VA_ARGS__)         \
-    FIELDS_KERNEL_F64(name, Struct, ##__VA_ARGS__)

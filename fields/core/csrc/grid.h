@@ -19,7 +19,11 @@
 // The gradient of the factors is a scatter. On a CPU its item is one block of channels of one mode, swept over one of
 // a few fixed parts of the samples: every element has exactly one owner, hence no atomics, and receives its terms in
 // the order of the samples, hence bit-identical results whatever the number of threads. On a GPU its item is one
-// sample and `add_to` is atomic.
+// sample, and adding is atomic: four channels in one instruction where the GPU has one, or in fixed point, where sums do
+// not depend on their order, when determinism is asked for.
+//
+// On a GPU a team of threads does one sample: each lane takes four channels of every knot in one load, so that the team
+// reads whole rows, and strides over what is left.
 #pragma once
 #include "common.h"
 #include "lanes.h"
@@ -42,17 +46,18 @@ struct Dense {
     static FIELDS_FN constexpr unsigned axes(int, int) { return 7u; }
 };
 
-template <class T> struct GridArgs {
+template <class T, class Stored = StoredAs<T>, class Sum = SumOf<T>> struct GridArgs {
     const T* x;                // (n, 3) positions in [-1, 1]
     const T* dx;               // (n, 3) tangent of x, or null
-    const T* factor[6];        // mode-major; each (knots of its axes..., channels[mode])
+    const Stored* factor[6];   // mode-major; each (knots of its axes..., channels[mode])
     const T* dfactor[6];       // tangents of the factors, or null
     const T* grad;             // (n, out) cotangent of the value; (n,) when summed
     const T* dgrad;            // tangent of grad, or null
     T* value;                  // (n, out), or (n,) when summed
     T* jacobian;               // (n, out, 3), or (n, 3) when summed
     T* grad_x;                 // (n, 3)
-    T* grad_factor[6];         // (parts, like factor)
+    Sum* grad_factor[6];       // (parts, like factor)
+    const double* fixed_point; // (1) what gradients are multiplied by before they are rounded to integers, or null
     int64_t part_stride[6];    // elements from one part of grad_factor to the next
     int64_t parts;             // the samples are swept in as many parts, each into a gradient of its own
     int64_t n;                 // samples
@@ -61,6 +66,18 @@ template <class T> struct GridArgs {
     int64_t out;               // channels of all modes together
     int32_t summed;            // 1: channels and modes are added up; 0: they are concatenated
 };
+
+// Channels of a mode, and whether they are summed: known to the compiler of a GPU module, where it was told.
+#ifdef FIELDS_CHANNELS
+template <class A> FIELDS_FN constexpr int64_t channels_of(const A&, int mode) {
+    constexpr int64_t channels[3] = {FIELDS_CHANNELS};
+    return channels[mode];
+}
+template <class A> FIELDS_FN constexpr bool is_summed(const A&) { return FIELDS_SUMMED; }
+#else
+template <class A> FIELDS_FN int64_t channels_of(const A& a, int mode) { return a.channels[mode]; }
+template <class A> FIELDS_FN bool is_summed(const A& a) { return a.summed; }
+#endif
 
 // Reading inputs and writing results for S = T and S = Dual<T>.
 template <class T> FIELDS_FN T read(const T* v, const T*, int64_t i, T) { return v[i]; }
@@ -85,6 +102,14 @@ constexpr int kRun = 1;
 constexpr int kRun = 64;
 #endif
 
+template <class T> FIELDS_FN void locate(T x, int64_t knots, int32_t& knot, T& right, T& slope) {
+    const T last = T(knots - 1), half = last / 2, u = (x + 1) * half, c = clamp(u, T(0), last);
+    // The clamp keeps a NaN a NaN, so that it reaches the result; as an index it must stay in the grid.
+    knot = clamp<int32_t>(int32_t(c), 0, int32_t(knots - 2));
+    right = c - T(knot);
+    slope = u >= 0 && u <= last ? half : T(0);
+}
+
 template <class T> struct Run {
     int32_t knot[3][kRun];
     T right[3][kRun];          // weight of the right knot
@@ -92,17 +117,9 @@ template <class T> struct Run {
 
     FIELDS_FN Run(const GridArgs<T>& a, int64_t first, int count) {
         for (int axis = 0; axis < 3; ++axis) {
-            const T last = T(a.resolution[axis] - 1), half = last / 2;
-            const int32_t last_cell = int32_t(a.resolution[axis] - 2);
+            const int64_t knots = a.resolution[axis];
             const T* x = a.x + 3 * first + axis;
-            for (int k = 0; k < count; ++k) {
-                const T u = (x[3 * k] + 1) * half, c = clamp(u, T(0), last);
-                // The clamp keeps a NaN a NaN, so that it reaches the result; as an index it must stay in the grid.
-                const int32_t cell = clamp<int32_t>(int32_t(c), 0, last_cell);
-                knot[axis][k] = cell;
-                right[axis][k] = c - T(cell);
-                slope[axis][k] = u >= 0 && u <= last ? half : T(0);
-            }
+            for (int k = 0; k < count; ++k) locate(x[3 * k], knots, this->knot[axis][k], right[axis][k], slope[axis][k]);
         }
     }
 
@@ -131,7 +148,7 @@ template <class S, class T, class Body> FIELDS_FN void each_sample(const GridArg
 
 // The cotangent of `count` channels: one number for all of them when channels are summed.
 template <class S, class T> FIELDS_FN auto grad_lanes(const GridArgs<T>& a, int64_t i, int64_t o, int count) {
-    return a.summed ? fill_lanes(read(a.grad, a.dgrad, i, S())) : load_lanes(a.grad, a.dgrad, o, count, S());
+    return is_summed(a) ? fill_lanes(read(a.grad, a.dgrad, i, S())) : load_lanes(a.grad, a.dgrad, o, count, S());
 }
 
 constexpr FIELDS_FN int count_axes(unsigned axes) { return int((axes & 1u) + (axes >> 1 & 1u) + (axes >> 2 & 1u)); }
@@ -186,7 +203,7 @@ template <class L, int MODE, class S, int F = 0, bool END = (F == L::factors)> s
 
     template <class T>
     FIELDS_FN Cells(const GridArgs<T>& a, const Axis<S, T>* axis, int along = -1)
-        : cell(axis, a.resolution, a.channels[MODE], along), rest(a, axis, along) {}
+        : cell(axis, a.resolution, channels_of(a, MODE), along), rest(a, axis, along) {}
 
     template <class T> FIELDS_FN auto multiply(const GridArgs<T>& a, int64_t channel, int count) const {
         constexpr int f = MODE * L::factors + F;
@@ -208,7 +225,7 @@ template <class L, int MODE, class S, int F = 0, bool END = (F == L::factors)> s
         }
 #pragma GCC unroll 8
         for (int c = 0; c < cell.corners; ++c)
-            add_lanes(a.grad_factor[f] + cell.offset[c] + channel, result(cell.weight[c] * own), count);
+            add_lanes(a.grad_factor[f] + cell.offset[c] + channel, result(cell.weight[c] * own), count, a.fixed_point);
         return product;
     }
 };
@@ -216,10 +233,11 @@ template <class L, int MODE, class S, int F> struct Cells<L, MODE, S, F, true> {
     template <class T> FIELDS_FN Cells(const GridArgs<T>&, const Axis<S, T>*, int) {}
 };
 
-// The channels of a mode, kLanes at a time. Full and half blocks get a constant count.
+// The channels of a mode that are this lane's, kLanes at a time. Full and half blocks get a constant count.
 template <class Body> FIELDS_FN void blocks(int64_t channels, Body&& body) {
-    int64_t c = 0;
-    for (; c + kLanes <= channels; c += kLanes) body(c, kLanes);
+    int64_t c = lane() * kLanes;
+    for (; c + kLanes <= channels; c += kTeam * kLanes) body(c, kLanes);
+    if (channels % kLanes == 0) return;
     if (channels - c == kLanes / 2) body(c, kLanes / 2);
     else if (c < channels) body(c, int(channels - c));
 }
@@ -229,20 +247,29 @@ template <class T, class L, class S> struct GridValue : GridArgs<T> {
     template <int MODE, class V> FIELDS_FN void mode(int64_t i, const Axis<S, T>* axis, V& sum, int64_t start) const {
         if constexpr (MODE < L::modes) {
             const Cells<L, MODE, S> cells(*this, axis);
-            blocks(this->channels[MODE], [&](int64_t c, int count) FIELDS_INLINE {
+            blocks(channels_of(*this, MODE), [&](int64_t c, int count) FIELDS_INLINE {
                 const V p = cells.multiply(*this, c, count);
-                if (this->summed) sum += p;
+                if (is_summed(*this)) sum += p;
                 else store_lanes(this->value + i * this->out + start + c, result(p), count);
             });
-            mode<MODE + 1>(i, axis, sum, start + this->channels[MODE]);
+            mode<MODE + 1>(i, axis, sum, start + channels_of(*this, MODE));
         }
     }
     FIELDS_FN void operator()(int64_t run) const {
         each_sample<S>(*this, run, [&](int64_t i, const Axis<S, T>* axis) FIELDS_INLINE {
             auto sum = fill_lanes(S());
             mode<0>(i, axis, sum, 0);
-            if (this->summed) this->value[i] = sum_lanes<T>(result(sum));
+            if (is_summed(*this)) {
+                const T v = team_sum(sum_lanes<T>(result(sum)));
+                if (lane() == 0) this->value[i] = v;
+            }
         });
+    }
+    // The sum of channels and modes at one place.
+    FIELDS_FN T summed_at(const Axis<T, T>* axis) const {
+        auto sum = fill_lanes(T());
+        mode<0>(0, axis, sum, 0);
+        return team_sum(sum_lanes<T>(sum));
     }
 };
 
@@ -253,26 +280,28 @@ template <class T, class L, class S, bool CONTRACT> struct GridSlopes : GridArgs
         if constexpr (MODE < L::modes) {
             for (int along = CONTRACT ? 0 : -1; along < 3; ++along) {
                 const Cells<L, MODE, S> cells(*this, axis, along);
-                blocks(this->channels[MODE], [&](int64_t c, int count) FIELDS_INLINE {
+                blocks(channels_of(*this, MODE), [&](int64_t c, int count) FIELDS_INLINE {
                     const V p = cells.multiply(*this, c, count);
                     const int64_t o = i * this->out + start + c;
                     if constexpr (CONTRACT) sum[along + 1] += p * grad_lanes<S>(*this, i, o, count);
-                    else if (this->summed) sum[along + 1] += p;
+                    else if (is_summed(*this)) sum[along + 1] += p;
                     else if (along < 0) store_lanes(this->value + o, result(p), count);
                     else for (int b = 0; b < count; ++b) this->jacobian[3 * (o + b) + along] = result(p)[b];
                 });
             }
-            mode<MODE + 1>(i, axis, sum, start + this->channels[MODE]);
+            mode<MODE + 1>(i, axis, sum, start + channels_of(*this, MODE));
         }
     }
     FIELDS_FN void operator()(int64_t run) const {
         each_sample<S>(*this, run, [&](int64_t i, const Axis<S, T>* axis) FIELDS_INLINE {
             decltype(fill_lanes(S())) sum[4] = {};
             mode<0>(i, axis, sum, 0);
-            if (!CONTRACT && this->summed) this->value[i] = sum_lanes<T>(result(sum[0]));
-            for (int a = 0; a < 3; ++a) {
-                if (CONTRACT) this->grad_x[3 * i + a] = sum_lanes<T>(result(sum[a + 1]));
-                else if (this->summed) this->jacobian[3 * i + a] = sum_lanes<T>(result(sum[a + 1]));
+            if (!CONTRACT && !is_summed(*this)) return;
+            for (int a = CONTRACT ? 0 : -1; a < 3; ++a) {
+                const T v = team_sum(sum_lanes<T>(result(sum[a + 1])));
+                if (lane() != 0) continue;
+                if (a < 0) this->value[i] = v;
+                else (CONTRACT ? this->grad_x : this->jacobian)[3 * i + a] = v;
             }
         });
     }
@@ -287,7 +316,7 @@ template <class T, class L, class S> struct GridGradFactors : GridArgs<T> {
     }
     template <int MODE> FIELDS_FN void owner(int64_t block, int64_t start, int64_t first_run, int64_t last_run) const {
         if constexpr (MODE < L::modes) {
-            const int64_t channels = this->channels[MODE], mine = (channels + kLanes - 1) / kLanes;
+            const int64_t channels = channels_of(*this, MODE), mine = (channels + kLanes - 1) / kLanes;
             if (block >= mine) return owner<MODE + 1>(block - mine, start + channels, first_run, last_run);
             const int64_t first = block * kLanes;
             const int count = int(minimum<int64_t>(channels - first, kLanes));
@@ -301,8 +330,8 @@ template <class T, class L, class S> struct GridGradFactors : GridArgs<T> {
     }
     template <int MODE> FIELDS_FN void whole(int64_t i, const Axis<S, T>* axis, int64_t start) const {
         if constexpr (MODE < L::modes) {
-            blocks(this->channels[MODE], [&](int64_t c, int count) { sample<MODE>(i, axis, c, count, start); });
-            whole<MODE + 1>(i, axis, start + this->channels[MODE]);
+            blocks(channels_of(*this, MODE), [&](int64_t c, int count) { sample<MODE>(i, axis, c, count, start); });
+            whole<MODE + 1>(i, axis, start + channels_of(*this, MODE));
         }
     }
     FIELDS_FN void operator()(int64_t item) const {

@@ -30,16 +30,43 @@ template <class T> using Lanes = typename VectorOf<T>::type;
 // Reading, writing and adding `count` channels. Callers pass 16 and 8 as constants, which makes these single
 // instructions on CPUs.
 #ifdef __CUDACC__
-template <class T> FIELDS_FN Lanes<T> load_lanes(const T* p, int count) {
+#ifndef FIELDS_ALIGNED
+#define FIELDS_ALIGNED 0
+#endif
+template <class S> struct alignas(kLanes * sizeof(S)) Quad {  // the compiler moves it in one instruction
+    S x[kLanes];
+};
+template <class T, class S> FIELDS_FN Lanes<T> load_lanes(const S* p, int count) {
     Lanes<T> v = {};
-    for (int b = 0; b < count; ++b) v[b] = p[b];
+    if (FIELDS_ALIGNED) {
+        const Quad<S> q = *reinterpret_cast<const Quad<S>*>(p);
+        for (int b = 0; b < kLanes; ++b) v[b] = widen(q.x[b]);
+    } else {
+        for (int b = 0; b < count; ++b) v[b] = widen(p[b]);
+    }
     return v;
 }
 template <class T, class V> FIELDS_FN void store_lanes(T* p, V v, int count) {
-    for (int b = 0; b < count; ++b) p[b] = v[b];
+    if (FIELDS_ALIGNED) {
+        Quad<T> q;
+        for (int b = 0; b < kLanes; ++b) q.x[b] = v[b];
+        *reinterpret_cast<Quad<T>*>(p) = q;
+    } else {
+        for (int b = 0; b < count; ++b) p[b] = v[b];
+    }
 }
-template <class T, class V> FIELDS_FN void add_lanes(T* p, V v, int count) {
-    for (int b = 0; b < count; ++b) add_to(p + b, T(v[b]));
+FIELDS_FN void add_lanes(float* p, Lanes<float> v, int count, const double*) {
+#if FIELDS_ALIGNED && __CUDA_ARCH__ >= 900
+    atomicAdd(reinterpret_cast<float4*>(p), make_float4(v[0], v[1], v[2], v[3]));
+#else
+    for (int b = 0; b < count; ++b) add_to(p + b, v[b]);
+#endif
+}
+FIELDS_FN void add_lanes(double* p, Lanes<double> v, int count, const double*) {
+    for (int b = 0; b < count; ++b) add_to(p + b, v[b]);
+}
+template <class V> FIELDS_FN void add_lanes(int64_t* p, V v, int count, const double* scale) {
+    for (int b = 0; b < count; ++b) add_to(p + b, nearest(double(v[b]) * *scale));
 }
 #else
 template <class T> FIELDS_FN Lanes<T> load_lanes(const T* p, int count) {
@@ -50,8 +77,8 @@ template <class T> FIELDS_FN Lanes<T> load_lanes(const T* p, int count) {
 template <class T, class V> FIELDS_FN void store_lanes(T* p, V v, int count) {
     __builtin_memcpy(p, &v, sizeof(T) * count);
 }
-template <class T, class V> FIELDS_FN void add_lanes(T* p, V v, int count) {
-    store_lanes(p, V(load_lanes(p, count) + v), count);
+template <class T, class V> FIELDS_FN void add_lanes(T* p, V v, int count, const double*) {
+    store_lanes(p, V(load_lanes<T>(p, count) + v), count);
 }
 #endif
 template <class T, class V> FIELDS_FN T sum_lanes(V v) {
@@ -61,11 +88,11 @@ template <class T, class V> FIELDS_FN T sum_lanes(V v) {
 }
 
 // The same for S = T and S = Dual<T>, where a null tangent stands for zero.
-template <class T> FIELDS_FN Lanes<T> load_lanes(const T* v, const T*, int64_t at, int count, T) {
-    return load_lanes(v + at, count);
+template <class T, class A> FIELDS_FN Lanes<T> load_lanes(const A* v, const T*, int64_t at, int count, T) {
+    return load_lanes<T>(v + at, count);
 }
-template <class T> FIELDS_FN Dual<Lanes<T>> load_lanes(const T* v, const T* d, int64_t at, int count, Dual<T>) {
-    return {load_lanes(v + at, count), d ? load_lanes(d + at, count) : Lanes<T>{}};
+template <class T, class A> FIELDS_FN Dual<Lanes<T>> load_lanes(const A* v, const T* d, int64_t at, int count, Dual<T>) {
+    return {load_lanes<T>(v + at, count), d ? load_lanes<T>(d + at, count) : Lanes<T>{}};
 }
 template <class T> FIELDS_FN Lanes<T> splat(T x) {
     Lanes<T> v = {};
