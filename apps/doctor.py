@@ -16,7 +16,7 @@ def main(arguments: list[str]) -> int:
 
     import torch
 
-    from fields.core import _backend
+    from fields.core import _backend, _cpu
     from fields.errors import BackendError
 
     lines, problems = [], []
@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
     lines.append(("torch", f"{torch.__version__}, {torch.get_num_threads()} threads on {os.cpu_count()} cores"))
     lines.append(("memory", _memory()))
     try:
-        lines.append(("CPU kernels", _backend.cpu_library()[1]))
+        lines.append(("CPU kernels", _cpu.library()[1]))
     except BackendError as error:
         lines.append(("CPU kernels", "missing"))
         problems.append(str(error))

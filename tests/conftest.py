@@ -4,10 +4,32 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.core import emulator
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--backend",
+        choices=("cpu", "cuda", "emulated"),
+        default="cpu",
+        help="where tensors of the tests live and kernels run: cuda needs a GPU; emulated runs the GPU kernels' text on a "
+        "CPU, slowly",
+    )
+
 
 @pytest.fixture(autouse=True)
-def _seed():
+def _backend(request, monkeypatch):
+    """Every test is run on the backend the command line names."""
+    backend = request.config.getoption("--backend")
+    if backend == "cuda":
+        if not torch.cuda.is_available():
+            pytest.skip("--backend cuda: torch sees no GPU")
+        torch.set_default_device("cuda")
+    if backend == "emulated":
+        emulator.emulate(monkeypatch)
     torch.manual_seed(0)
+    yield backend
+    torch.set_default_device("cpu")
 
 
 @pytest.fixture

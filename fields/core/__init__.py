@@ -13,6 +13,7 @@ _HOME = {
     "decoder": ("fused_decoder",),
     "rays": ("ray_aabb_intersect",),
     "march": ("ClearanceCache", "march_rays", "occupancy_clearance", "traverse_grids"),
+    "visible": ("visible_samples",),
     "data_specs": ("RayIntervals", "RaySamples"),
     "pdf": ("importance_sampling", "searchsorted"),
     "pack": ("pack_info",),

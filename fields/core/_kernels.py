@@ -75,7 +75,8 @@ def members(header: str, struct: str) -> tuple[Member, ...]:
     """The members of a C++ struct in order, those of its base and of member structs (as ``member.name``) among them."""
     found = re.search(rf"struct {struct}(?: : (\w+)<[^{{]*)? \{{\n(.*?)^\}};", _text(header), re.S | re.M)
     if found is None:
-        return next(m for h in re.findall(r'#include "(\w+\.h)"', _text(header)) if (m := members(h, struct)))
+        included = (members(name, struct) for name in re.findall(r'#include "(\w+\.h)"', _text(header)))
+        return next(filter(None, included), ())
     result = list(members(header, found[1])) if found[1] else []
     body = re.split(r"FIELDS_FN|template", found[2])[0]
     for kind, nested, star, name, length in re.findall(

@@ -1,9 +1,15 @@
-"""The fused small decoder: features and view directions to colour, in blocks that stay in cache."""
+"""The small decoder of radiance fields: features and view directions to colour.
+
+On a CPU it is one kernel, forward and backward, in blocks that stay in cache. On a GPU the matrix products are torch's,
+on tensor cores where `torch.set_float32_matmul_precision` allows; the encoding between them is a kernel, and layers
+without gradients are in half precision.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear, pad
 
 from fields.core import _backend
 from fields.core._check import check_floating, check_shape
@@ -63,10 +69,91 @@ def fused_decoder(
     arguments = features, directions, basis, list(weights), list(biases), feature_frequencies, view_frequencies
     if _backend.use_reference(features):
         return _ref.decode(*arguments)
+    if _backend.on_gpu(features):
+        return _decode_in_layers(*arguments)
     save = torch.is_grad_enabled() and any(
         t.requires_grad for t in (features, directions, *([basis] if basis is not None else []), *weights, *biases)
     )
     return _decode(features.contiguous(), directions.contiguous(), *arguments[2:], save)[0]
+
+
+def _decode_in_layers(
+    features: Tensor,
+    directions: Tensor,
+    basis: Tensor | None,
+    weights: list[Tensor],
+    biases: list[Tensor],
+    feature_frequencies: int,
+    view_frequencies: int,
+) -> Tensor:
+    f = features if basis is None else linear(features, basis)
+    learning = torch.is_grad_enabled() and any(t.requires_grad for t in (f, directions, *weights, *biases))
+    half = not learning and f.dtype is torch.float32
+    x = _encode(f.contiguous(), directions.contiguous(), feature_frequencies, view_frequencies, half)
+    weights = [pad(weights[0], (0, x.shape[1] - weights[0].shape[1])), *weights[1:]]
+    if half:
+        weights, biases = [w.half() for w in weights], [b.half() for b in biases]
+    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+        x = torch.relu(linear(x, weight, bias))
+    return torch.sigmoid(linear(x, weights[-1], biases[-1]).to(features.dtype))
+
+
+@op("encode")
+def _encode(features: Tensor, directions: Tensor, feature_frequencies: int, view_frequencies: int, half: bool) -> Tensor:  # fmt: skip
+    """(N, row): the MLP's input, behind it zeros to a multiple of 8 columns, as tensor cores like it."""
+    n, width = features.shape
+    used = width + 3 + 2 * (width * feature_frequencies + 3 * view_frequencies)
+    encoded = features.new_empty(n, -(-used // 8) * 8, dtype=torch.float16 if half else features.dtype)
+    encoded[:, used:] = 0
+    special, types = ({"output": "half_t"}, {"Out": torch.float16}) if half else (None, None)
+    _launch_encoding("encode", features, directions, encoded.shape[1], feature_frequencies, view_frequencies, special,
+                     types, encoded=encoded)  # fmt: skip
+    return encoded
+
+
+@op("encode_bwd")
+def _encode_bwd(
+    grad: Tensor, features: Tensor, directions: Tensor, feature_frequencies: int, view_frequencies: int
+) -> tuple[Tensor, Tensor]:
+    grads = torch.empty_like(features), torch.empty_like(directions)
+    _launch_encoding("encode_backward", features, directions, grad.shape[1], feature_frequencies, view_frequencies,
+                     grad=grad.contiguous(), grad_features=grads[0], grad_directions=grads[1])  # fmt: skip
+    return grads
+
+
+def _launch_encoding(kernel, features, directions, row, frequencies_f, frequencies_d, special=None, types=None, **given):
+    arguments = dict.fromkeys(("encoded", "grad", "grad_features", "grad_directions")) | given
+    n, width = features.shape
+    _backend.launch(kernel, n * (width + 3), features, 4096, special=special, types=types, features=features,
+                    directions=directions, width=width, row=row, frequencies_f=frequencies_f,
+                    frequencies_d=frequencies_d, **arguments)  # fmt: skip
+
+
+@_encode.register_fake
+def _(features, directions, feature_frequencies, view_frequencies, half):
+    n, width = features.shape
+    used = width + 3 + 2 * (width * feature_frequencies + 3 * view_frequencies)
+    return features.new_empty(n, -(-used // 8) * 8, dtype=torch.float16 if half else features.dtype)
+
+
+@_encode_bwd.register_fake
+def _(grad, features, directions, feature_frequencies, view_frequencies):
+    return torch.empty_like(features), torch.empty_like(directions)
+
+
+def _encode_setup(ctx, inputs, output):
+    features, directions, *ctx.frequencies, half = inputs
+    ctx.save_for_backward(features, directions)
+
+
+def _encode_backward(ctx, grad):
+    return *_encode_bwd(grad, *ctx.saved_tensors, *ctx.frequencies), None, None, None
+
+
+_encode.register_autograd(_encode_backward, setup_context=_encode_setup)
+
+
+# ---------------------------------------------------------------------------------------- the fused one of CPUs
 
 
 def _padded(n: int) -> int:
@@ -75,7 +162,7 @@ def _padded(n: int) -> int:
 
 def _pad(t: Tensor) -> Tensor:
     """With the last dimension a whole number of registers wide."""
-    return torch.nn.functional.pad(t, (0, _padded(t.shape[-1]) - t.shape[-1])).contiguous()
+    return pad(t, (0, _padded(t.shape[-1]) - t.shape[-1])).contiguous()
 
 
 def _saved_width(features: Tensor, basis: Tensor | None, weights: list[Tensor]) -> int:
@@ -103,7 +190,7 @@ def _launch(
         "frequencies_f": feature_frequencies,
         "frequencies_d": view_frequencies,
     }
-    _backend.launch(kernel, items, features.dtype, 1, **(arguments | given))
+    _backend.launch(kernel, items, features, 1, **(arguments | given))
 
 
 @op("decoder")
@@ -153,7 +240,7 @@ def _decode_bwd(
     _launch("decoder_backward", chunks, features, directions, basis, weights, biases, feature_frequencies, view_frequencies,
             grad=grad.contiguous(), output=output, saved=saved, grad_features=grad_features,
             grad_directions=grad_directions, grad_parameters=copies, parameters=sum(sizes), chunk=chunk)  # fmt: skip
-    _backend.launch("decoder_reduce", -(-sum(sizes) // 1024), features.dtype, 8, copies=copies, total=total,
+    _backend.launch("decoder_reduce", -(-sum(sizes) // 1024), features, 8, copies=copies, total=total,
                     chunks=chunks, parameters=sum(sizes))  # fmt: skip
     parts = [
         part.view(rows, -1)[:, :columns].clone()

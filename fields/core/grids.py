@@ -6,10 +6,18 @@ value at the border is held, with zero derivative.
 
 The derivatives with respect to positions are those of the multilinear interpolant: exact inside a cell, and from the
 cell at the right (left at the last knot) on its faces.
+
+Factors may be stored as float16 or bfloat16 under float32 positions: arithmetic and sums of gradients are float32. GPUs
+read such factors as they are, CPUs widen them first.
+
+On a CPU gradients have the same bits on every run. On a GPU they are added up in the order in which threads come, unless
+`torch.use_deterministic_algorithms` asks for determinism: then in fixed point, with 38 bits below the largest
+possible term.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -23,6 +31,9 @@ from fields.core._ref import grids as _ref
 from fields.core._ref.grids import LAYOUTS
 from fields.errors import ShapeError
 
+_STORED = {torch.float16: "half_t", torch.bfloat16: "bfloat_t"}  # types of common.h
+_QUAD = 4  # channels per GPU thread and load: kLanes in lanes.h
+_WIDEST = 32  # bytes: four doubles
 _LANES = 16  # channels per owner of the backward pass: kLanes in lanes.h
 _RUN = 64  # samples per item of the other passes: kRun in grid.h
 
@@ -91,8 +102,13 @@ def dense_sample(x: Tensor, volume: Tensor, jacobian: bool = False) -> Tensor | 
 
 def _sample(x: Tensor, factors: list[Tensor], layout: str, reduce: Reduce, jacobian: bool):
     check_shape("x", x, None, 3)
-    check_floating(x=x, **{f"factor {k}": f for k, f in enumerate(factors)})
     resolution_and_channels(factors, layout)
+    if x.dtype is torch.float32 and factors[0].dtype in _STORED:
+        check_floating(**{f"factor {k}": f for k, f in enumerate(factors)})
+        if not _backend.on_gpu(x) or _backend.use_reference(x):
+            factors = [f.float() for f in factors]
+    else:
+        check_floating(x=x, **{f"factor {k}": f for k, f in enumerate(factors)})
     if reduce not in ("sum", "concat"):
         raise ShapeError(f"reduce is {reduce!r}; it can be 'sum' or 'concat'.")
     summed = reduce == "sum"
@@ -102,22 +118,28 @@ def _sample(x: Tensor, factors: list[Tensor], layout: str, reduce: Reduce, jacob
     return (_jacobian if jacobian else _value)(x, factors, layout, summed)
 
 
-def resolution_and_channels(factors: Sequence[Tensor], layout: str) -> tuple[list[int], list[int]]:
+def resolution_and_channels(factors: Sequence[Tensor], layout: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Knots along x, y, z and channels of each mode; raises ShapeError where factors disagree."""
+    return _of_shapes(tuple(tuple(f.shape) for f in factors), layout)
+
+
+@functools.lru_cache(maxsize=256)
+def _of_shapes(shapes: tuple[tuple[int, ...], ...], layout: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     modes = LAYOUTS[layout]
-    if len(factors) != sum(map(len, modes)):
-        raise ShapeError(f"A {layout} grid has {sum(map(len, modes))} factors, not {len(factors)}.")
+    if len(shapes) != sum(map(len, modes)):
+        raise ShapeError(f"A {layout} grid has {sum(map(len, modes))} factors, not {len(shapes)}.")
     resolution: list[int] = [0, 0, 0]
     channels = []
-    remaining = iter(factors)
+    remaining = iter(shapes)
     for mode in modes:
         ranks = set()
         for axes in mode:
-            factor = next(remaining)
-            check_shape(f"the factor over {'xyz'[axes[0]] if len(axes) == 1 else ''.join('xyz'[a] for a in axes)}",
-                        factor, *[None] * (len(axes) + 1))  # fmt: skip
-            ranks.add(factor.shape[-1])
-            for axis, knots in zip(axes, factor.shape, strict=False):
+            shape = next(remaining)
+            if len(shape) != len(axes) + 1:
+                over = "".join("xyz"[a] for a in axes)
+                raise ShapeError(f"The factor over {over} must have {len(axes) + 1} dimensions, but has shape {shape}.")
+            ranks.add(shape[-1])
+            for axis, knots in zip(axes, shape, strict=False):
                 if knots < 2:
                     raise ShapeError(f"A grid needs at least two knots per axis; {'xyz'[axis]} has {knots}.")
                 if resolution[axis] not in (0, knots):
@@ -128,7 +150,7 @@ def resolution_and_channels(factors: Sequence[Tensor], layout: str) -> tuple[lis
         if len(ranks) != 1:
             raise ShapeError(f"The factors of one mode must have the same rank, but have {sorted(ranks)}.")
         channels.append(ranks.pop())
-    return resolution, channels
+    return tuple(resolution), tuple(channels)
 
 
 # ---------------------------------------------------------------------------------------- ops and their derivatives
@@ -138,23 +160,88 @@ def _launch(
     kernel: str, layout: str, x: Tensor, factors: list[Tensor], summed: bool, items: int | None = None, grain=4, **given
 ) -> None:
     resolution, channels = resolution_and_channels(factors, layout)
-    arguments = dict.fromkeys(("dx", "grad", "dgrad", "value", "jacobian", "grad_x"))
+    arguments = dict.fromkeys(("dx", "grad", "dgrad", "value", "jacobian", "grad_x", "fixed_point"))
     arguments |= {"dfactor": [], "grad_factor": [], "n": x.shape[0], "resolution": resolution, "channels": channels,
                   "part_stride": [], "parts": 1}  # fmt: skip
     arguments |= {"x": x, "factor": factors, "out": sum(channels), "summed": int(summed)}
-    items = -(-x.shape[0] // _RUN) if items is None else items
-    _backend.launch(f"{layout}_{kernel}", items, x.dtype, grain, **(arguments | given))
+    arguments |= given
+    if not _backend.on_gpu(x):
+        items = -(-x.shape[0] // _RUN) if items is None else items
+        _backend.launch(f"{layout}_{kernel}", items, x, grain, **arguments)
+        return
+    team, special, types = specialised(factors, channels, summed)
+    if special["aligned"]:
+        arguments = {name: _aligned(value) for name, value in arguments.items()}
+    if arguments["fixed_point"] is not None:
+        special["sum"], types["Sum"] = "int64_t", torch.int64
+    _backend.launch(f"{layout}_{kernel}", x.shape[0], x, team=team, special=special, types=types, **arguments)
+
+
+def specialised(factors: Sequence[Tensor], channels: tuple[int, ...], summed: bool) -> tuple[int, dict, dict]:
+    """What a GPU kernel on a grid is compiled for: threads per sample, macros, and dtypes of its type names."""
+    quads = max(-(-c // _QUAD) for c in channels)
+    team = 1 if quads <= 1 else 2 if quads == 2 else 4 if quads <= 16 else 8
+    special = {"channels": channels, "summed": int(summed), "aligned": int(all(c % _QUAD == 0 for c in channels))}
+    types: dict[str, torch.dtype] = {}
+    if (stored := factors[0].dtype) in _STORED:
+        special["stored"], types["Stored"] = _STORED[stored], stored
+    return team, special, types
+
+
+def _aligned(value: Any) -> Any:
+    """Tensors that begin at a multiple of the widest load, which the allocator's do, and views may not."""
+    if isinstance(value, list):
+        return [_aligned(v) for v in value]
+    return value.clone() if isinstance(value, Tensor) and value.data_ptr() % _WIDEST else value
 
 
 def _scatter(kernel: str, layout: str, x: Tensor, factors: list[Tensor], summed: bool, **given) -> list[Tensor]:
-    """The gradients of the factors, from a kernel whose items are blocks of channels and parts of the samples."""
+    """The gradients of the factors."""
+    if _backend.on_gpu(x):
+        return _scatter_by_samples(kernel, layout, x, factors, summed, **given)
+    # On a CPU the kernel's items are blocks of channels and parts of the samples.
     blocks = sum(-(-c // _LANES) for c in resolution_and_channels(factors, layout)[1])
     # Few blocks in two parts keep the cores evenly busy, unless adding up the parts would cost more than it brings.
     parts = 2 if blocks < 8 and x.shape[0] * blocks * _LANES > sum(f.numel() for f in factors) else 1
-    grads = [torch.zeros(parts, *f.shape, dtype=f.dtype) for f in factors]
+    grads = [x.new_zeros(parts, *f.shape) for f in factors]
     _launch(kernel, layout, x, factors, summed, items=blocks * parts, grain=1, grad_factor=grads,
             part_stride=[f.numel() for f in factors], parts=parts, **given)  # fmt: skip
     return [g[0] if parts == 1 else torch.add(g[0], g[1]) for g in grads]
+
+
+def _scatter_by_samples(
+    kernel: str, layout: str, x: Tensor, factors: list[Tensor], summed: bool, **given
+) -> list[Tensor]:
+    if not torch.are_deterministic_algorithms_enabled():
+        grads = [x.new_zeros(f.shape) for f in factors]
+        _launch(kernel, layout, x, factors, summed, grad_factor=grads, **given)
+        return [g.to(f.dtype) for g, f in zip(grads, factors, strict=True)]
+    scale = _fixed_point(layout, x, factors, **given)
+    sums = [torch.zeros(f.shape, dtype=torch.int64, device=x.device) for f in factors]
+    _launch(kernel, layout, x, factors, summed, grad_factor=sums, fixed_point=scale, **given)
+    return [(g / scale).to(f.dtype) for g, f in zip(sums, factors, strict=True)]
+
+
+def _fixed_point(layout: str, x: Tensor, factors: list[Tensor], grad: Tensor, dx: Tensor | None = None,
+                 dfactor: Sequence[Tensor] = (), dgrad: Tensor | None = None) -> Tensor:  # fmt: skip
+    """(1,) float64: a power of two by which no term of a gradient exceeds 2³⁸, so that 2²⁴ of them fit 63 bits.
+
+    A term is a weight times grad times the other factors of its mode, or (of a tangent) one of those with one of the
+    three replaced by its tangent.
+    """
+
+    def largest(*tensors: Tensor | None) -> Tensor:
+        given = [t.abs().max().double() for t in tensors if t is not None and t.numel()]
+        return sum(given, torch.zeros((), dtype=torch.float64, device=x.device))
+
+    per_mode = [len(mode) for mode in LAYOUTS[layout]]
+    tangents = list(dfactor) or [None] * len(factors)
+    bounds = [largest(f, d).clamp(min=1) for f, d in zip(factors, tangents, strict=True)]
+    products = [torch.stack(bounds[sum(per_mode[:m]) : sum(per_mode[: m + 1])]).prod() for m in range(len(per_mode))]
+    cells = max(resolution_and_channels(factors, layout)[0])
+    weights = (1 + cells * largest(dx)) ** 3
+    bound = largest(grad, dgrad) * weights * torch.stack(products).max()
+    return torch.exp2(torch.floor(38 - torch.log2(bound.clamp(min=1e-30)))).view(1)
 
 
 def _empty_value(x: Tensor, factors: list[Tensor], layout: str, summed: bool) -> Tensor:
@@ -288,7 +375,7 @@ def _value_bwd_backward(ctx, cotangents):
     dx, *dfactors = [c.contiguous() if c is not None else None for c in cotangents]
     dx = dx if ctx.need_x else None
     if ctx.need_factors:
-        dfactors = [torch.zeros_like(f) if d is None else d for d, f in zip(dfactors, factors, strict=True)]
+        dfactors = [x.new_zeros(f.shape) if d is None else d.to(x.dtype) for d, f in zip(dfactors, factors, strict=True)]
     else:
         dfactors = []
     # The tangent of grad is zero: only positions and factors were differentiated in the first backward pass.

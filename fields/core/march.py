@@ -56,7 +56,7 @@ def march_rays(
     Raises:
         ShapeError: wrong shapes or dtypes, or a step that is not positive.
     """
-    inputs = _checked(rays_o, rays_d, t_min, t_max, occupied, aabb, step_size, cone_angle)
+    inputs = checked(rays_o, rays_d, t_min, t_max, occupied, aabb, step_size, cone_angle)
     implementation: Any = _ref.march_rays if _backend.use_reference(rays_o) else _march
     t_starts, t_ends, ray_indices, packed_info, x, _ = implementation(*inputs, limit)
     return (
@@ -103,9 +103,8 @@ def _clearance(occupied: Tensor) -> Tensor:
     for axis in (2, 1, 0):
         clearance = torch.empty_like(occupied, dtype=torch.uint8)
         rows = occupied.numel() // resolution[2]
-        _backend.launch(
-            "clearance", rows, torch.float32, 64, given=given, clearance=clearance, resolution=resolution, axis=axis
-        )
+        _backend.launch("clearance", rows, occupied, 64, dtype=torch.float32, given=given, clearance=clearance,
+                        resolution=resolution, axis=axis)  # fmt: skip
         given = clearance
     return given
 
@@ -158,7 +157,7 @@ def traverse_grids(
     if rays_mask is not None:
         far = torch.where(rays_mask, far, near)
     limit = UNLIMITED if traverse_steps_limit is None or traverse_steps_limit <= 0 else traverse_steps_limit
-    inputs = _checked(rays_o, rays_d, near, far, binaries, aabbs[0], step_size, cone_angle)
+    inputs = checked(rays_o, rays_d, near, far, binaries, aabbs[0], step_size, cone_angle)
     implementation: Any = _ref.march_rays if _backend.use_reference(rays_o) else _march
     t_starts, t_ends, rays, packed, _, t_stops = implementation(*inputs, limit)
     samples = RaySamples((t_starts + t_ends) / 2, packed, rays, torch.ones_like(rays, dtype=torch.bool))
@@ -176,7 +175,7 @@ def traverse_grids(
     return RayIntervals(edges, pack_info(of_edges, n), of_edges, is_left, is_right), samples, t_stops
 
 
-def _checked(rays_o, rays_d, t_min, t_max, occupied, aabb, step_size, cone_angle) -> Any:
+def checked(rays_o, rays_d, t_min, t_max, occupied, aabb, step_size, cone_angle) -> Any:
     """The inputs of the op."""
     check_shape("rays_o", rays_o, None, 3)
     n = rays_o.shape[0]
@@ -206,18 +205,18 @@ def _march(
     limit: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     n, (levels, *resolution) = rays_o.shape[0], clearance.shape
-    counts, t_stops = torch.empty(n, dtype=torch.int64), rays_o.new_empty(n)
-    starts, lengths = rays_o.new_empty(n, _RUNS), torch.empty(n, _RUNS, dtype=torch.int32)
+    counts, t_stops = rays_o.new_empty(n, dtype=torch.int64), rays_o.new_empty(n)
+    starts, lengths = rays_o.new_empty(n, _RUNS), rays_o.new_empty(n, _RUNS, dtype=torch.int32)
     common = {"rays_o": rays_o, "rays_d": rays_d, "t_min": t_min, "t_max": t_max, "aabb": aabb,
               "clearance": clearance, "levels": levels, "resolution": resolution, "step": step, "cone_angle": cone_angle, "limit": limit,
               "counts": counts, "t_stops": t_stops, "run_starts": starts, "run_lengths": lengths}  # fmt: skip
     nothing = dict.fromkeys(("begins", "t_starts", "t_ends", "ray_indices", "positions"))
-    _backend.launch("march_count", n, rays_o.dtype, 64, **common, **nothing)
+    _backend.launch("march_count", n, rays_o, 64, **common, **nothing)
     ends = counts.cumsum(0)
     begins, total = ends - counts, int(ends[-1]) if n else 0
     t_starts, t_ends, x = rays_o.new_empty(total), rays_o.new_empty(total), rays_o.new_empty(total, 3)
-    ray_indices = torch.empty(total, dtype=torch.int64)
-    _backend.launch("march_write", n, rays_o.dtype, 64, **common, begins=begins, t_starts=t_starts, t_ends=t_ends,
+    ray_indices = rays_o.new_empty(total, dtype=torch.int64)
+    _backend.launch("march_write", n, rays_o, 64, **common, begins=begins, t_starts=t_starts, t_ends=t_ends,
                     ray_indices=ray_indices, positions=x)  # fmt: skip
     return t_starts, t_ends, ray_indices, torch.stack([begins, counts], -1), x, t_stops
 

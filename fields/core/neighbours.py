@@ -30,7 +30,7 @@ def morton_encode(cells: Tensor) -> Tensor:
     if _backend.use_reference(cells):
         return _ref.morton_encode(cells)
     keys = cells.new_empty(cells.shape[0])
-    _backend.launch("morton_encode", len(keys), torch.float32, 4096, cells=cells.contiguous(), keys=keys)
+    _backend.launch("morton_encode", len(keys), cells, 4096, dtype=torch.float32, cells=cells.contiguous(), keys=keys)
     return keys
 
 
@@ -47,7 +47,7 @@ def morton_decode(keys: Tensor) -> Tensor:
     if _backend.use_reference(keys):
         return _ref.morton_decode(keys)
     cells = keys.new_empty(keys.shape[0], 3)
-    _backend.launch("morton_decode", len(keys), torch.float32, 4096, keys=keys.contiguous(), cells=cells)
+    _backend.launch("morton_decode", len(keys), keys, 4096, dtype=torch.float32, keys=keys.contiguous(), cells=cells)
     return cells
 
 
@@ -95,7 +95,7 @@ class VoxelHash:
         if _backend.use_reference(queries):
             indices = _ref.knn(self.points.detach(), queries.detach(), k, max_radius)
         else:
-            indices = torch.empty(len(queries), k, dtype=torch.int64)
+            indices = self._order.new_empty(len(queries), k)
             distances = queries.new_empty(len(queries), k)
             self._launch(queries, max_radius, k=k, indices=indices, distances=distances)
         row = torch.arange(len(queries), device=queries.device)[:, None].expand_as(indices)
@@ -113,10 +113,10 @@ class VoxelHash:
             indices, counts = _ref.radius(self.points.detach(), queries.detach(), radius)
             begins = counts.cumsum(0) - counts
         else:
-            counts = torch.empty(len(queries), dtype=torch.int64)
+            counts = self._order.new_empty(len(queries))
             self._launch(queries, radius, counts=counts)
             begins = counts.cumsum(0) - counts
-            indices = torch.empty(int(counts.sum()), dtype=torch.int64)
+            indices = self._order.new_empty(int(counts.sum()))
             self._launch(queries, radius, rows=begins, indices=indices, distances=queries.new_empty(len(indices)))
         row = torch.repeat_interleave(torch.arange(len(queries), device=queries.device), counts)
         return indices, torch.stack([begins, counts], -1), self._distances(queries, row, indices)
@@ -135,7 +135,7 @@ class VoxelHash:
 
     def _launch(self, queries: Tensor, radius: float, **given) -> None:
         arguments = dict.fromkeys(("rows", "counts", "indices", "distances")) | {"k": 0}
-        _backend.launch("neighbours", len(queries), queries.dtype, 64, points=self._sorted, original=self._order,
+        _backend.launch("neighbours", len(queries), queries, 64, points=self._sorted, original=self._order,
                         keys=self._keys, begins=self._begins, queries=queries.detach().contiguous(), cells=len(self._keys),
                         extent=self._extent, low=self._low.tolist(), size=self.cell_size, radius=radius,
                         **(arguments | given))  # fmt: skip

@@ -16,5 +16,6 @@ def pack_info(ray_indices: Tensor, n_rays: int | None = None) -> Tensor:
     """
     if n_rays is None:
         n_rays = int(ray_indices[-1]) + 1 if ray_indices.numel() else 0
-    counts = torch.bincount(ray_indices, minlength=n_rays)
-    return torch.stack([counts.cumsum(0) - counts, counts], dim=-1)
+    # Not by bincount, which asks a GPU for the largest index and waits for the answer.
+    edges = torch.searchsorted(ray_indices.contiguous(), torch.arange(n_rays + 1, device=ray_indices.device))
+    return torch.stack([edges[:-1], edges.diff()], dim=-1)

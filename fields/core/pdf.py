@@ -116,7 +116,7 @@ def _importance_sampling(
     edges: Tensor, cdfs: Tensor, given: Tensor, drawn: Tensor, begins: Tensor, offsets: Tensor, n_samples: int, n_bounds: int
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     samples, bounds = edges.new_empty(n_samples), edges.new_empty(n_bounds)
-    _backend.launch("importance_sampling", given.shape[0], edges.dtype, 64, edges=edges, cdfs=cdfs, given=given, drawn=drawn,
+    _backend.launch("importance_sampling", given.shape[0], edges, 64, edges=edges, cdfs=cdfs, given=given, drawn=drawn,
                     begins=begins, offsets=offsets, samples=samples, bounds=bounds)  # fmt: skip
     return samples, bounds
 
@@ -129,7 +129,7 @@ def _(edges, cdfs, given, drawn, begins, offsets, n_samples, n_bounds):
 @op("search_sorted")
 def _search_sorted(keys: Tensor, given: Tensor, values: Tensor, rays: Tensor) -> tuple[Tensor, Tensor]:
     left, right = torch.empty_like(rays), torch.empty_like(rays)
-    _backend.launch("search_sorted", values.shape[0], keys.dtype, 1024, keys=keys, given=given, values=values, rays=rays,
+    _backend.launch("search_sorted", values.shape[0], keys, 1024, keys=keys, given=given, values=values, rays=rays,
                     left=left, right=right)  # fmt: skip
     return left, right
 

@@ -63,7 +63,7 @@ def _ray_aabb(
     n, m = rays_o.shape[0], aabbs.shape[0]
     t_mins, t_maxs = rays_o.new_empty(n, m), rays_o.new_empty(n, m)
     hits = torch.empty(n, m, dtype=torch.bool, device=rays_o.device)
-    _backend.launch("ray_aabb", n, rays_o.dtype, 1024, rays_o=rays_o, rays_d=rays_d, aabbs=aabbs, t_mins=t_mins, t_maxs=t_maxs,
+    _backend.launch("ray_aabb", n, rays_o, 1024, rays_o=rays_o, rays_d=rays_d, aabbs=aabbs, t_mins=t_mins, t_maxs=t_maxs,
                     hits=hits, m=m, near_plane=near_plane, far_plane=far_plane, miss_value=miss_value)  # fmt: skip
     return t_mins, t_maxs, hits
 

@@ -133,13 +133,14 @@ def accumulate_along_rays_(
 
 # ---------------------------------------------------------------------------------------- ops and their derivatives
 
+_TEAM = 32  # GPU threads per ray
 _WEIGHTS = ("sigmas", "t_starts", "t_ends", "given", "packed", "weights", "trans", "alphas", "grad_weights", "grad_trans",
             "grad_alphas", "grad_sigmas", "grad_lengths")  # fmt: skip
 
 
 def _launch_weights(kernel: str, like: Tensor, **given) -> None:
     packed = given["packed"]
-    _backend.launch(f"weights_{kernel}", packed.shape[0], like.dtype, 128, **(dict.fromkeys(_WEIGHTS) | given))
+    _backend.launch(f"weights_{kernel}", packed.shape[0], like, 128, team=_TEAM, **(dict.fromkeys(_WEIGHTS) | given))
 
 
 @op("weights_from_density")
@@ -195,7 +196,7 @@ def _from_alpha_bwd(
 def _accumulate(weights: Tensor, values: Tensor | None, packed: Tensor) -> Tensor:
     width = 1 if values is None else values.shape[1]
     out = weights.new_empty(packed.shape[0], width)
-    _backend.launch("accumulate_forward", packed.shape[0], weights.dtype, 256, weights=weights, values=values, packed=packed,
+    _backend.launch("accumulate_forward", packed.shape[0], weights, 256, team=_TEAM, weights=weights, values=values, packed=packed,
                     out=out, grad=None, grad_weights=None, grad_values=None, width=width)  # fmt: skip
     return out
 
@@ -205,7 +206,7 @@ def _accumulate_bwd(grad: Tensor, weights: Tensor, values: Tensor | None, packed
     grad_weights = torch.zeros_like(weights)
     grad_values = None if values is None else torch.zeros_like(values)
     width = 1 if values is None else values.shape[1]
-    _backend.launch("accumulate_backward", packed.shape[0], weights.dtype, 256, weights=weights, values=values, packed=packed,
+    _backend.launch("accumulate_backward", packed.shape[0], weights, 256, team=_TEAM, weights=weights, values=values, packed=packed,
                     out=None, grad=grad.contiguous(), grad_weights=grad_weights, grad_values=grad_values, width=width)  # fmt: skip
     return grad_weights, weights.new_empty(0) if grad_values is None else grad_values
 

@@ -45,7 +45,7 @@ class TestDecoder(OpTester):
 def test_opcheck():
     case = TestDecoder.cases[0]
     tensors = inputs(torch.float32, 4, **case)
-    opcheck(_decode, (*tensors, 2, 2, True))
+    opcheck(_decode.overload, (*tensors, 2, 2, True))
 
 
 def test_large_angles_keep_their_accuracy():

@@ -4,6 +4,7 @@
 #include "grid.h"
 #include "volrend.h"
 #include "march.h"
+#include "visible.h"
 #include "rays.h"
 #include "decoder.h"
 #include "neighbours.h"

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "common.h"
+#include "encoding.h"
 
 namespace fields {
 
@@ -117,20 +118,6 @@ inline void product(int64_t rows, int64_t columns, int64_t depth, const T* a, in
 
 // ---------------------------------------------------------------------------------------------- encoding
 
-// Sine and cosine to about one unit in the last place for |x| < 1e5: the quadrant is removed in double, the rest is
-// the classical single-precision polynomials on [-pi/4, pi/4]. Free of branches, so loops over it vectorise.
-inline void sincos_(float x, float& s, float& c) {
-    const double k = __builtin_floor(double(x) * 0.63661977236758134 + 0.5);
-    const float r = float(double(x) - k * 1.5707963267948966), z = r * r;
-    const int32_t q = int32_t(k);
-    const float sp = r + r * z * (-1.6666654611e-1f + z * (8.3321608736e-3f - z * 1.9515295891e-4f));
-    const float cp = 1 - 0.5f * z + z * z * (4.166664568298827e-2f + z * (-1.388731625493765e-3f + z * 2.443315711809948e-5f));
-    const float a = q & 1 ? cp : sp, b = q & 1 ? sp : cp;
-    s = q & 2 ? -a : a;
-    c = (q + 1) & 2 ? -b : b;
-}
-inline void sincos_(double x, double& s, double& c) { s = std::sin(x); c = std::cos(x); }
-
 // Writes sin and cos of v, 2v, 4v ...: component-major, as `(v[:, None] * frequencies).flatten()` orders them.
 template <class T> inline void encode(const T* v, int64_t width, int frequencies, T* sines, T* cosines) {
     if (!frequencies) return;
@@ -162,16 +149,9 @@ inline void encode_backward(int64_t width, int frequencies, const T* sines, cons
     }
 }
 
-// Where the parts of the MLP's input begin.
-template <class T> struct Input {
-    int64_t d, sin_f, cos_f, sin_d, cos_d;
-    explicit Input(const Decoder<T>& k) {
-        d = k.width_basis;
-        sin_f = d + 3;
-        cos_f = sin_f + k.width_basis * k.frequencies_f;
-        sin_d = cos_f + k.width_basis * k.frequencies_f;
-        cos_d = sin_d + 3 * k.frequencies_d;
-    }
+// The rows of the MLP's input.
+template <class T> struct Input : EncodedRow {
+    explicit Input(const Decoder<T>& k) : EncodedRow(k.width_basis, k.frequencies_f, k.frequencies_d) {}
     void fill(const Decoder<T>& k, const T* f, const T* direction, T* x) const {
         std::memcpy(x, f, sizeof(T) * k.width_basis);
         std::memcpy(x + d, direction, sizeof(T) * 3);

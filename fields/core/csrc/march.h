@@ -45,7 +45,16 @@ template <class T> struct MarchArgs {
 };
 
 template <class T> struct March : MarchArgs<T> {
-    // Calls sample(t, dt) for the samples of ray i in order; returns where the walk ends.
+    // Ray i in [-1, 1] over the box of level 0.
+    FIELDS_FN void normalised(int64_t i, T* origin, T* along) const {
+        for (int a = 0; a < 3; ++a) {
+            const T scale = 2 / (this->aabb[3 + a] - this->aabb[a]);
+            origin[a] = (this->rays_o[3 * i + a] - this->aabb[a]) * scale - 1;
+            along[a] = this->rays_d[3 * i + a] * scale;
+        }
+    }
+
+    // Calls sample(t, dt) for the samples of ray i in order, as long as it returns true; returns where the walk ends.
     template <class Sample> FIELDS_FN T walk(int64_t i, Sample&& sample) const {
         const auto& resolution = this->resolution;
         const auto& aabb = this->aabb;
@@ -119,7 +128,7 @@ template <class T> struct March : MarchArgs<T> {
                 const int64_t row = (level * resolution[0] + cell[0]) * resolution[1] + cell[1];
                 const int64_t clear = this->clearance[row * resolution[2] + cell[2]];
                 if (clear == 0) {
-                    sample(t, dt);
+                    if (!sample(t, dt)) return t + dt;
                     ++count;
                     if (together) {
                         const T now = T(k);
@@ -132,7 +141,7 @@ template <class T> struct March : MarchArgs<T> {
                                 const T w = begin[a] + at * speed[a];
                                 there = there & (abs_(w - middle[a]) <= middle[a]);
                                 const int32_t cells = int32_t(resolution[a]);
-                                number = number * cells + clamp<int32_t>(int32_t(w), 0, cells - 1);
+                                number = number * cells + int32_t(clamp(w, T(0), T(cells - 1)));
                             }
                             next[j] = there ? number : -1;
                         }
@@ -140,7 +149,8 @@ template <class T> struct March : MarchArgs<T> {
                         while (more < kAhead && count < this->limit && next[more] >= 0 && this->clearance[next[more]] == 0) {
                             ++more;
                             ++count;
-                            sample(first + T(k + more) * step, step);
+                            const T at = first + T(k + more) * step;
+                            if (!sample(at, step)) return at + step;
                         }
                         k += more;
                     }
@@ -200,6 +210,7 @@ template <class T> struct MarchCount : March<T> {
             }
             if (runs <= kRuns) ++lengths[runs - 1];
             end = t + dt;
+            return true;
         });
         if (runs < kRuns) lengths[runs] = 0;
         if (runs > kRuns) lengths[0] = -1;
@@ -210,18 +221,15 @@ template <class T> struct MarchCount : March<T> {
 template <class T> struct MarchWrite : March<T> {
     FIELDS_FN void operator()(int64_t i) const {
         int64_t at = this->begins[i];
-        T origin[3], along[3];  // of the ray in [-1, 1] over the box
-        for (int a = 0; a < 3; ++a) {
-            const T scale = 2 / (this->aabb[3 + a] - this->aabb[a]);
-            origin[a] = (this->rays_o[3 * i + a] - this->aabb[a]) * scale - 1;
-            along[a] = this->rays_d[3 * i + a] * scale;
-        }
+        T origin[3], along[3];
+        this->normalised(i, origin, along);
         const auto write = [&](T t, T dt) FIELDS_INLINE {
             this->t_starts[at] = t;
             this->t_ends[at] = t + dt;
             this->ray_indices[at] = i;
             for (int a = 0; a < 3; ++a) this->positions[3 * at + a] = origin[a] + (t + dt / 2) * along[a];
             ++at;
+            return true;
         };
         const T* starts = this->run_starts + i * kRuns;
         const int32_t* lengths = this->run_lengths + i * kRuns;
