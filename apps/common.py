@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fields.errors import DeviceError
 from fields.methods import shipped
@@ -22,11 +22,12 @@ def parse(arguments: Sequence[str], into: type[T], prog: str, description: str, 
 
 
 def choose_device(name: str):
-    """ "auto" is where the kernels of `fields.core` run so far: the CPU. On a GPU their plain-PyTorch twins do, when it
-    is asked for. Raises DeviceError for a device this machine does not have."""
+    """ "auto" is the GPU where torch sees one that kernels can be compiled for, else the CPU. Raises DeviceError for a
+    device this machine does not have."""
     import torch
 
-    name = "cpu" if name == "auto" else name
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() and _kernels_for_gpus() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -34,6 +35,18 @@ def choose_device(name: str):
     if device.type == "cuda" and not torch.cuda.is_available():
         raise DeviceError("--device cuda: torch sees no NVIDIA GPU here. Use --device cpu, or see `fields doctor`.")
     return device
+
+
+def _kernels_for_gpus() -> bool:
+    from fields.core import _cuda
+    from fields.errors import BackendError
+
+    try:
+        _cuda.architecture()
+    except BackendError as error:
+        print(f"Using the CPU: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 def demo_scene() -> Path:
@@ -63,11 +76,12 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
-    def step(self, i: int, total: int, numbers: dict[str, float] | None = None) -> None:
+    def step(self, i: int, total: int, numbers: Mapping[str, Any] | None = None) -> None:
         from fields.training.trainer import peak_memory
 
-        if numbers and (value := numbers.get("psnr")) is not None:
-            self.psnr = value if self.psnr is None else 0.97 * self.psnr + 0.03 * value
+        # Every tenth value: looking at more would make a GPU wait for the host.
+        if numbers and i % 10 == 0 and (value := numbers.get("psnr")) is not None:
+            self.psnr = float(value) if self.psnr is None else 0.75 * self.psnr + 0.25 * float(value)
         note = "" if self.psnr is None else f"PSNR {self.psnr:5.2f} dB"
         if self.console.is_terminal:
             if self.task is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from fields.training.trainer import run
 class Silent:
     """Watches a training without a word."""
 
-    def step(self, i: int, total: int, numbers: dict[str, float]) -> None:
+    def step(self, i: int, total: int, numbers: Mapping[str, Any]) -> None:
         pass
 
     def say(self, line: str) -> None:

@@ -26,8 +26,8 @@ class Rendering:
     """(…,) in [0, 1]."""
     normal: Tensor | None = None
     """(…, 3) unit, in the world frame, for fields that have normals."""
-    samples: int = 0
-    """How many samples were evaluated."""
+    samples: Tensor | None = None
+    """() int64, how many samples were evaluated: a tensor, so that asking a GPU for it can wait."""
 
 
 class Field(nn.Module):
@@ -69,7 +69,7 @@ def render(field: Field, camera: Cameras, index: int = 0, background: Tensor | N
 
     images = {f.name: image(f.name) for f in fields(Rendering) if f.name != "samples"}
     images["rgb"] = images["rgb"].clamp(0, 1)  # type: ignore[union-attr]
-    return Rendering(**images, samples=sum(p.samples for p in parts))  # type: ignore[arg-type]
+    return Rendering(**images, samples=torch.stack([p.samples for p in parts]).sum())  # type: ignore
 
 
 def render_path(field: Field, cameras: Cameras | Iterable[Cameras]) -> Iterator[Rendering]:

@@ -99,7 +99,7 @@ class Packer:
     def __init__(self, kernel: str, dtype: torch.dtype, types: dict[str, torch.dtype] | None = None) -> None:
         which = kernels()[kernel]
         self.kernel, self.members = kernel, members(which.header, which.arguments)
-        self._dtypes = self._DTYPES | {"T": dtype} | dict.fromkeys(("Stored", "Sum"), dtype) | (types or {})
+        self._dtypes = self._DTYPES | {"T": dtype} | dict.fromkeys(("Stored", "Sum", "Out"), dtype) | (types or {})
         scalar = {torch.float32: "f", torch.float64: "d"}[dtype]
         codes = ["P" if m.pointer else self._CODES.get(m.kind, scalar) for m in self.members]
         lengths = [str(m.length) if m.length else "" for m in self.members]

@@ -142,7 +142,7 @@ def _(grad, features, directions, feature_frequencies, view_frequencies):
 
 
 def _encode_setup(ctx, inputs, output):
-    features, directions, *ctx.frequencies, half = inputs
+    features, directions, *ctx.frequencies, _ = inputs
     ctx.save_for_backward(features, directions)
 
 

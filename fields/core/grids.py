@@ -226,21 +226,21 @@ def _fixed_point(layout: str, x: Tensor, factors: list[Tensor], grad: Tensor, dx
                  dfactor: Sequence[Tensor] = (), dgrad: Tensor | None = None) -> Tensor:  # fmt: skip
     """(1,) float64: a power of two by which no term of a gradient exceeds 2³⁸, so that 2²⁴ of them fit 63 bits.
 
-    A term is a weight times grad times the other factors of its mode, or (of a tangent) one of those with one of the
-    three replaced by its tangent.
+    A term is a weight times grad times the other factors of its mode; of a tangent, the same with one of them replaced
+    by its derivative, where weights, up to three along the axes, change by at most a cell's slope.
     """
 
-    def largest(*tensors: Tensor | None) -> Tensor:
-        given = [t.abs().max().double() for t in tensors if t is not None and t.numel()]
-        return sum(given, torch.zeros((), dtype=torch.float64, device=x.device))
+    def largest(tensor: Tensor | None) -> Tensor:
+        if tensor is None or not tensor.numel():
+            return torch.zeros((), dtype=torch.float64, device=x.device)
+        return tensor.abs().max().double()
 
+    bounds = [largest(f).clamp(min=1) for f in factors]
     per_mode = [len(mode) for mode in LAYOUTS[layout]]
-    tangents = list(dfactor) or [None] * len(factors)
-    bounds = [largest(f, d).clamp(min=1) for f, d in zip(factors, tangents, strict=True)]
     products = [torch.stack(bounds[sum(per_mode[:m]) : sum(per_mode[: m + 1])]).prod() for m in range(len(per_mode))]
-    cells = max(resolution_and_channels(factors, layout)[0])
-    weights = (1 + cells * largest(dx)) ** 3
-    bound = largest(grad, dgrad) * weights * torch.stack(products).max()
+    knots = max(resolution_and_channels(factors, layout)[0])
+    change = 3 * knots * largest(dx) + sum(map(largest, dfactor))
+    bound = torch.stack(products).max() * (largest(grad) * (1 + change) + largest(dgrad))
     return torch.exp2(torch.floor(38 - torch.log2(bound.clamp(min=1e-30)))).view(1)
 
 

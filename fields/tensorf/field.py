@@ -17,6 +17,7 @@ from fields.core import (
     march_rays,
     ray_aabb_intersect,
     render_weight_from_density,
+    visible_samples,
 )
 from fields.rendering import Field, Rendering
 from fields.tensors import FactorisedGrid
@@ -69,6 +70,7 @@ class TensoRF(Field):
         self.register_buffer("aabb", torch.tensor(aabb, dtype=torch.float32))
         self.register_buffer("occupied", torch.ones(*(occupancy_resolution or resolution), dtype=torch.bool))
         self._clearance = ClearanceCache()
+        self._step: tuple = (None, 0, None, 0.0)
         self.density_grid = FactorisedGrid(layout, resolution, [density_rank] * modes, scale)
         self.appearance_grid = FactorisedGrid(layout, resolution, [appearance_rank] * modes, scale)
         feature_dim = {"mlp": feature_dim, "sh": 27, "rgb": 3}[decoder]
@@ -92,9 +94,13 @@ class TensoRF(Field):
     @property
     def step_size(self) -> float:
         """Marching step in scene units: `step_ratio` of the mean knot spacing."""
-        size = self.aabb[3:] - self.aabb[:3]
-        spacing = size / (torch.tensor(self.resolution, device=size.device) - 1)
-        return float(self.step_ratio * spacing.mean())
+        box, resolution = self.aabb, self.resolution
+        known, version, knots, step = self._step
+        if known is not box or version != box._version or knots != resolution:  # asking a GPU for its box takes a wait
+            size = (box[3:] - box[:3]).cpu()
+            step = float(self.step_ratio * (size / (torch.tensor(resolution) - 1)).mean())
+            self._step = box, box._version, resolution, step
+        return step
 
     # ------------------------------------------------------------------------------------ the field itself
 
@@ -132,18 +138,32 @@ class TensoRF(Field):
             background: (3,) or (N, 3) sRGB; white by default.
             jitter: (N,) in [0, 1), the offset of each ray's samples in steps; none by default.
 
-        Gradients: of rgb, depth and opacity to the field's parameters.
+        Gradients: of rgb, depth and opacity to the field's parameters. Without gradients, geometry is rendered in one
+        pass that stores only what shows.
+
+        On a GPU the host waits three times (once without gradients): for the number of samples on the rays, of those
+        in sight, and of those that are coloured; memory for each has to be found.
         """
         n, step = origins.shape[0], self.step_size
         t_min, t_max = self._span(origins, directions)
         if jitter is not None:
             t_min = t_min + jitter * step
         clearance = self._clearance(self.occupied)
+        behind = torch.ones(3, device=origins.device) if background is None else background
+        if not torch.is_grad_enabled():
+            seen = visible_samples(origins, directions, t_min, t_max, clearance, self.aabb,
+                                   list(self.density_grid.factors), self.density_grid.layout, step,
+                                   shift=self.density_shift, scale=self.distance_scale,
+                                   threshold=self.shading_threshold)  # fmt: skip
+            colour = self.colour(seen.x, directions[seen.ray_indices])
+            rgb = accumulate_along_rays(seen.weights, colour, seen.ray_indices, n)
+            rgb = rgb + (1 - seen.opacity[:, None]) * behind
+            return Rendering(rgb, seen.depth, seen.opacity, samples=seen.walked.sum())
         marched = march_rays(origins, directions, t_min, t_max, clearance, self.aabb, step, positions=True)
         t_starts, t_ends, rays, _, x = marched
         with torch.no_grad():  # a cheap look ahead: what lies behind a surface needs neither gradients nor colour
-            visible = self._weights(x, t_starts, t_ends, rays, n)[1] > 1e-4
-        if not visible.all():
+            visible = (self._weights(x, t_starts, t_ends, rays, n)[1] > 1e-4).nonzero()[:, 0]
+        if len(visible) < len(x):
             x, t_starts, t_ends, rays = (v[visible] for v in (x, t_starts, t_ends, rays))
         weights, _ = self._weights(x, t_starts, t_ends, rays, n)
 
@@ -153,8 +173,7 @@ class TensoRF(Field):
         rgb = accumulate_along_rays(weights[shaded], colour, on_rays, n)
         opacity = accumulate_along_rays(weights, None, rays, n)
         depth = accumulate_along_rays(weights, ((t_starts + t_ends) / 2)[:, None], rays, n)[:, 0]
-        behind = torch.ones(3, device=rgb.device) if background is None else background
-        return Rendering(rgb + (1 - opacity) * behind, depth, opacity[:, 0], samples=x.shape[0])
+        return Rendering(rgb + (1 - opacity) * behind, depth, opacity[:, 0], samples=torch.tensor(x.shape[0]))
 
     def _span(self, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
         """Where rays enter and leave the box (N,), between near and far; an empty span where they miss it."""

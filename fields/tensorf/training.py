@@ -72,7 +72,7 @@ class TensorfTraining:
 
     # ------------------------------------------------------------------------------------ one iteration
 
-    def step(self, i: int) -> dict[str, float]:
+    def step(self, i: int) -> dict[str, Tensor]:
         c, field = self.config, self.field
         background = self._background(c.rays)
         origins, directions, target = self.pixels.draw(c.rays, background)
@@ -93,9 +93,8 @@ class TensorfTraining:
         for group in self.optimiser.param_groups:
             group["lr"] *= c.rate_decay ** (1 / c.iterations)
         self._milestones(i + 1)
-        error = float(mse.detach())
-        psnr = -10 * math.log10(max(error, 1e-10))
-        return {"psnr": psnr, "loss": float(loss.detach()), "samples": float(rendering.samples)}
+        psnr = -10 * mse.detach().clamp(min=1e-10).log10()
+        return {"psnr": psnr, "loss": loss.detach(), "samples": rendering.samples}
 
     def _background(self, n: int) -> Tensor:
         device = self.scene.aabb.device

@@ -69,7 +69,7 @@ class OpTester:
             results = []
             for function in (self.op, self.twin):
                 outputs = [t for t in tensors_of(function(*inputs, **case)) if t.requires_grad]
-                generator = torch.Generator().manual_seed(1)
+                generator = torch.Generator(torch.get_default_device()).manual_seed(1)
                 scalar = sum((t * torch.randn(t.shape, generator=generator, dtype=t.dtype)).sum() for t in outputs)
                 results.append(torch.autograd.grad(scalar, leaves))
             for got, want in zip(*results, strict=True):
@@ -91,7 +91,16 @@ class OpTester:
             if self.twice_differentiable:
                 assert torch.autograd.gradgradcheck(outputs, leaves, eps=1e-6, atol=1e-5, rtol=1e-4)
 
-    def test_same_bits_twice_and_on_any_number_of_threads(self):
+    def test_same_bits_twice_and_on_any_number_of_threads(self, monkeypatch):
+        """On a CPU always; on a GPU where torch is asked for it."""
+        monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        try:
+            self._compare_bits()
+        finally:
+            torch.use_deterministic_algorithms(False)
+
+    def _compare_bits(self):
         for k, case in self._every_case():
             results = []
             for threads in (1, 2, 2):

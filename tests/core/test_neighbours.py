@@ -57,7 +57,7 @@ def test_all_within_a_radius(cloud):
 def test_agrees_with_scipy_on_many_points():
     spatial = pytest.importorskip("scipy.spatial")
     points, queries = torch.randn(20_000, 3, dtype=torch.float64), torch.randn(2000, 3, dtype=torch.float64)
-    want, _ = spatial.cKDTree(points.numpy()).query(queries.numpy(), 8)
+    want, _ = spatial.cKDTree(points.cpu().numpy()).query(queries.cpu().numpy(), 8)
     torch.testing.assert_close(knn(points, queries, 8)[1], torch.from_numpy(want))
 
 

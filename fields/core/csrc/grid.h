@@ -186,7 +186,8 @@ template <unsigned AXES, class S> struct Cell {
         }
     }
 
-    template <class T> FIELDS_FN auto interpolate(const T* factor, const T* tangent, int64_t channel, int count) const {
+    template <class A, class T>
+    FIELDS_FN auto interpolate(const A* factor, const T* tangent, int64_t channel, int count) const {
         auto v = weight[0] * load_lanes(factor, tangent, offset[0] + channel, count, S());
 #pragma GCC unroll 8
         for (int c = 1; c < corners; ++c)

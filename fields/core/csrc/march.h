@@ -221,6 +221,7 @@ template <class T> struct MarchCount : March<T> {
 template <class T> struct MarchWrite : March<T> {
     FIELDS_FN void operator()(int64_t i) const {
         int64_t at = this->begins[i];
+        const int64_t end = at + this->counts[i];
         T origin[3], along[3];
         this->normalised(i, origin, along);
         const auto write = [&](T t, T dt) FIELDS_INLINE {
@@ -234,7 +235,9 @@ template <class T> struct MarchWrite : March<T> {
         const T* starts = this->run_starts + i * kRuns;
         const int32_t* lengths = this->run_lengths + i * kRuns;
         if (lengths[0] < 0) {
-            this->walk(i, write);
+            // Compiled apart from the counting walk, this one may round a sample in or out: the count holds.
+            this->walk(i, [&](T t, T dt) FIELDS_INLINE { return at < end && write(t, dt); });
+            while (at < end) write(this->t_max[i], T(0));
             return;
         }
         const T step = this->step, first = this->t_min[i];

@@ -95,9 +95,15 @@ template <class T, class L> struct VisibleWrite : VisibleArgs<T, L> {
             ++at;
         };
         if (count > kNoted) {
+            // This walk's code is compiled apart from the counting one's, so that a weight may round to the other side of
+            // the threshold: what is too much is dropped, what is missing weighs nothing.
+            const int64_t end = at + count;
             int64_t walked;
             T opacity, depth;
-            this->walk(i, write, opacity, depth, walked);
+            this->walk(i, [&](T t, T weight) FIELDS_INLINE {
+                if (at < end) write(t, weight);
+            }, opacity, depth, walked);
+            while (at < end) write(T(0), T(0));
             return;
         }
         for (int64_t k = 0; k < count; ++k) write(this->noted_t[i * kNoted + k], this->noted_weights[i * kNoted + k]);
