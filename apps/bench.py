@@ -1,4 +1,4 @@
-"""``fields bench core``: times the core against plain PyTorch on this machine."""
+"""``fields bench core``: times the core against plain PyTorch on this machine; on a GPU also against the hardware."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fields.apps.common import demo_scene, parse
+from fields.apps.common import choose_device, demo_scene, parse
 
 
 @dataclass
@@ -18,8 +18,10 @@ class Options:
     """Timed repetitions; the median counts."""
     threads: int | None = None
     """Threads of torch and of the kernels; default all."""
-    only: Literal["all", "sampling", "march", "threads", "iteration"] = "all"
-    """One part only."""
+    only: Literal["all", "sampling", "march", "threads", "iteration", "hardware"] = "all"
+    """One part only. "threads" is of CPUs, "hardware" of GPUs: bytes per second of each kernel against a copy's."""
+    device: str = "cpu"
+    """cpu or cuda."""
     scene: Path | None = None
     """Scene of the training iteration. Default: lego in $FIELDS_DATA, else the embedded demo."""
 
@@ -35,8 +37,11 @@ def main(arguments: list[str]) -> int:
     from rich.table import Table
 
     from fields.core import _backend
+    from fields.errors import ConfigError
     from fields.io.atomic import write_json
 
+    device = choose_device(options.device)
+    torch.set_default_device(device)
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(0)
@@ -46,12 +51,15 @@ def main(arguments: list[str]) -> int:
         "sampling": lambda: core.vm_density(options.rounds),
         "march": lambda: [core.march_composite(options.rounds)],
         "threads": lambda: core.thread_scaling(options.rounds),
+        "hardware": lambda: _hardware(options.rounds),
         "iteration": lambda: [core.training_iteration(options.rounds, str(scene))],  # last: it tunes the allocator
     }
+    del parts["threads" if device.type == "cuda" else "hardware"]
+    if options.only not in ("all", *parts):
+        raise ConfigError(f"--only {options.only} is not of device {device.type}.")
     rows = [row for name, part in parts.items() if options.only in ("all", name) for row in part()]
-    table = Table(
-        "", "ratio", "ours", "reference", "", title=f"{_backend.backend_name()}, {torch.get_num_threads()} threads"
-    )
+    where = f"{_backend.backend_name(device)}, {torch.get_num_threads()} threads"
+    table = Table("", "ratio", "ours", "reference", "", title=where)
     for row in rows:
         table.add_row(
             row.name,
@@ -62,8 +70,18 @@ def main(arguments: list[str]) -> int:
         )
     Console().print(table)
     if options.json:
-        machine = {"backend": _backend.backend_name(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+        machine = {
+            "backend": _backend.backend_name(device),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
         write_json(options.json, {"machine": machine, "rows": [row.as_json() for row in rows]})
         core.plot(rows, str(options.json.with_suffix(".png")))
         print(f"Figures in {options.json}, plot in {options.json.with_suffix('.png')}")
     return 0
+
+
+def _hardware(rounds: int) -> list:
+    from fields.benchmarks import gpu
+
+    return gpu.kernels(rounds)

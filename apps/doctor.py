@@ -16,7 +16,7 @@ def main(arguments: list[str]) -> int:
 
     import torch
 
-    from fields.core import _backend, _cpu
+    from fields.core import _backend, _cpu, _cuda, _nvrtc
     from fields.errors import BackendError
 
     lines, problems = [], []
@@ -31,19 +31,20 @@ def main(arguments: list[str]) -> int:
     lines.append(("backend", _backend.backend_name() if not problems else "none"))
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
-        lines.append(
-            (
-                "GPU",
-                f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB; fields.core runs there as plain PyTorch",
-            )
-        )
+        lines.append(("GPU", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"))
     else:
-        built = (
-            f"torch is built for CUDA {torch.version.cuda}, but sees no GPU"
-            if torch.version.cuda
-            else "torch is a CPU build"
-        )
+        cpu_build = "torch is a CPU build"
+        built = f"torch is built for CUDA {torch.version.cuda}, but sees no GPU" if torch.version.cuda else cpu_build
         lines.append(("GPU", f"none ({built})"))
+    try:
+        kernels = f"NVRTC {_nvrtc.version()} ({_nvrtc.find_nvrtc()}), cache {_nvrtc.cache_folder()}"
+        if torch.cuda.is_available():
+            kernels += f", compiling for {_cuda.architecture()}"
+        lines.append(("GPU kernels", kernels))
+    except BackendError as error:
+        lines.append(("GPU kernels", "no compiler; not needed without a GPU"))
+        if torch.cuda.is_available():
+            problems.append(str(error))
     optional = ("open3d", "trimesh", "nerfacc", "tinycudann", "pytorch3d", "mitsuba")
     present = [f"{name} {_version(name)}" for name in optional if find_spec(name)]
     lines.append(("optional", ", ".join(present) or "none of " + ", ".join(optional)))

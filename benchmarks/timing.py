@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
+import torch
+
 
 @dataclass
 class Row:
@@ -20,16 +22,24 @@ class Row:
         return asdict(self)
 
 
+def finish() -> None:
+    """Waits until a GPU, if tensors live on one by default, has done what it was given."""
+    if torch.get_default_device().type == "cuda":
+        torch.cuda.synchronize()
+
+
 def compare(
     name: str, ours: Callable[[], object], reference: Callable[[], object], rounds: int = 5, note: str = ""
 ) -> Row:
     """Medians over alternating rounds, after one of each to warm up; the ratio is reference over ours."""
     ours(), reference()
+    finish()
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(rounds):
         for function, into in zip((ours, reference), times, strict=True):
             began = time.perf_counter()
             function()
+            finish()
             into.append(time.perf_counter() - began)
     mine, theirs = map(statistics.median, times)
     return Row(name, theirs / mine, mine, theirs, note)

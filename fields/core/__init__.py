@@ -10,7 +10,7 @@ from typing import Any
 
 _HOME = {
     "grids": ("vm_sample", "cp_sample", "dense_sample"),
-    "decoder": ("fused_decoder",),
+    "decoder": ("fourier_encode", "fused_decoder"),
     "rays": ("ray_aabb_intersect",),
     "march": ("ClearanceCache", "march_rays", "occupancy_clearance", "traverse_grids"),
     "visible": ("visible_samples",),

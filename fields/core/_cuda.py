@@ -76,7 +76,7 @@ def launch(
         function = _load(key, kernel, dtype, team, special, index)
     stream = torch.cuda.current_stream(index).cuda_stream
     count = ctypes.c_int64(items)
-    arguments = (ctypes.c_void_p * 2)(ctypes.cast(packed, ctypes.c_void_p), ctypes.addressof(count))
+    arguments = (ctypes.c_void_p * 2)(ctypes.cast(ctypes.c_char_p(packed), ctypes.c_void_p), ctypes.addressof(count))
     blocks = (items * team + _THREADS - 1) // _THREADS
     driver = _driver()
     # The thread may never have used this device, or be using another library's context: ours only for the launch.

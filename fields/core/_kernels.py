@@ -150,5 +150,3 @@ def packer(kernel: str, dtype: torch.dtype, types: dict[str, torch.dtype] | None
     if (known := _packers.get(key)) is None:
         known = _packers[key] = Packer(kernel, dtype, types)
     return known
-
-

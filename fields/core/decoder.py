@@ -77,6 +77,32 @@ def fused_decoder(
     return _decode(features.contiguous(), directions.contiguous(), *arguments[2:], save)[0]
 
 
+def fourier_encode(
+    features: Tensor, directions: Tensor, feature_frequencies: int = 2, view_frequencies: int = 2
+) -> Tensor:
+    """The input of the decoder's MLP: [f, d, sin f…, cos f…, sin d…, cos d…], octaves 1, 2, 4 …
+
+    Args:
+        features: (N, D).
+        directions: (N, 3).
+
+    Returns:
+        (N, (D + 3) + 2 (D · feature_frequencies + 3 · view_frequencies)).
+    Gradients: to both, once.
+    Raises:
+        ShapeError: wrong shapes or dtypes.
+    """
+    check_shape("features", features, None, None)
+    check_shape("directions", directions, features.shape[0], 3)
+    check_floating(features=features, directions=directions)
+    if _backend.use_reference(features):
+        return _ref.encode(features, directions, feature_frequencies, view_frequencies)
+    used = features.shape[1] + 3 + 2 * (features.shape[1] * feature_frequencies + 3 * view_frequencies)
+    return _encode(features.contiguous(), directions.contiguous(), feature_frequencies, view_frequencies, False)[
+        :, :used
+    ]
+
+
 def _decode_in_layers(
     features: Tensor,
     directions: Tensor,
@@ -121,7 +147,9 @@ def _encode_bwd(
     return grads
 
 
-def _launch_encoding(kernel, features, directions, row, frequencies_f, frequencies_d, special=None, types=None, **given):
+def _launch_encoding(
+    kernel, features, directions, row, frequencies_f, frequencies_d, special=None, types=None, **given
+):
     arguments = dict.fromkeys(("encoded", "grad", "grad_features", "grad_directions")) | given
     n, width = features.shape
     _backend.launch(kernel, n * (width + 3), features, 4096, special=special, types=types, features=features,

@@ -160,7 +160,7 @@ def _launch(
     kernel: str, layout: str, x: Tensor, factors: list[Tensor], summed: bool, items: int | None = None, grain=4, **given
 ) -> None:
     resolution, channels = resolution_and_channels(factors, layout)
-    arguments = dict.fromkeys(("dx", "grad", "dgrad", "value", "jacobian", "grad_x", "fixed_point"))
+    arguments: dict[str, Any] = dict.fromkeys(("dx", "grad", "dgrad", "value", "jacobian", "grad_x", "fixed_point"))
     arguments |= {"dfactor": [], "grad_factor": [], "n": x.shape[0], "resolution": resolution, "channels": channels,
                   "part_stride": [], "parts": 1}  # fmt: skip
     arguments |= {"x": x, "factor": factors, "out": sum(channels), "summed": int(summed)}
@@ -171,7 +171,7 @@ def _launch(
         return
     team, special, types = specialised(factors, channels, summed)
     if special["aligned"]:
-        arguments = {name: _aligned(value) for name, value in arguments.items()}
+        arguments = {name: aligned(value) for name, value in arguments.items()}
     if arguments["fixed_point"] is not None:
         special["sum"], types["Sum"] = "int64_t", torch.int64
     _backend.launch(f"{layout}_{kernel}", x.shape[0], x, team=team, special=special, types=types, **arguments)
@@ -188,10 +188,10 @@ def specialised(factors: Sequence[Tensor], channels: tuple[int, ...], summed: bo
     return team, special, types
 
 
-def _aligned(value: Any) -> Any:
+def aligned(value: Any) -> Any:
     """Tensors that begin at a multiple of the widest load, which the allocator's do, and views may not."""
     if isinstance(value, list):
-        return [_aligned(v) for v in value]
+        return [aligned(v) for v in value]
     return value.clone() if isinstance(value, Tensor) and value.data_ptr() % _WIDEST else value
 
 
@@ -375,7 +375,9 @@ def _value_bwd_backward(ctx, cotangents):
     dx, *dfactors = [c.contiguous() if c is not None else None for c in cotangents]
     dx = dx if ctx.need_x else None
     if ctx.need_factors:
-        dfactors = [x.new_zeros(f.shape) if d is None else d.to(x.dtype) for d, f in zip(dfactors, factors, strict=True)]
+        dfactors = [
+            x.new_zeros(f.shape) if d is None else d.to(x.dtype) for d, f in zip(dfactors, factors, strict=True)
+        ]
     else:
         dfactors = []
     # The tangent of grad is zero: only positions and factors were differentiated in the first backward pass.

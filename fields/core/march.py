@@ -207,10 +207,10 @@ def _march(
     n, (levels, *resolution) = rays_o.shape[0], clearance.shape
     counts, t_stops = rays_o.new_empty(n, dtype=torch.int64), rays_o.new_empty(n)
     starts, lengths = rays_o.new_empty(n, _RUNS), rays_o.new_empty(n, _RUNS, dtype=torch.int32)
-    common = {"rays_o": rays_o, "rays_d": rays_d, "t_min": t_min, "t_max": t_max, "aabb": aabb,
+    common: dict[str, Any] = {"rays_o": rays_o, "rays_d": rays_d, "t_min": t_min, "t_max": t_max, "aabb": aabb,
               "clearance": clearance, "levels": levels, "resolution": resolution, "step": step, "cone_angle": cone_angle, "limit": limit,
               "counts": counts, "t_stops": t_stops, "run_starts": starts, "run_lengths": lengths}  # fmt: skip
-    nothing = dict.fromkeys(("begins", "t_starts", "t_ends", "ray_indices", "positions"))
+    nothing: dict[str, Any] = dict.fromkeys(("begins", "t_starts", "t_ends", "ray_indices", "positions"))
     _backend.launch("march_count", n, rays_o, 64, **common, **nothing)
     ends = counts.cumsum(0)
     begins, total = ends - counts, int(ends[-1]) if n else 0

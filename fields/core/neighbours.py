@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -134,7 +135,7 @@ class VoxelHash:
         return torch.where(none, torch.full_like(distance, math.inf), distance)
 
     def _launch(self, queries: Tensor, radius: float, **given) -> None:
-        arguments = dict.fromkeys(("rows", "counts", "indices", "distances")) | {"k": 0}
+        arguments: dict[str, Any] = dict.fromkeys(("rows", "counts", "indices", "distances")) | {"k": 0}
         _backend.launch("neighbours", len(queries), queries, 64, points=self._sorted, original=self._order,
                         keys=self._keys, begins=self._begins, queries=queries.detach().contiguous(), cells=len(self._keys),
                         extent=self._extent, low=self._low.tolist(), size=self.cell_size, radius=radius,

@@ -11,7 +11,7 @@ from torch import Tensor
 from fields.core import _backend
 from fields.core._op import op
 from fields.core._ref import visible as _ref
-from fields.core.grids import resolution_and_channels, specialised
+from fields.core.grids import aligned, resolution_and_channels, specialised
 from fields.core.march import UNLIMITED, checked
 from fields.errors import ShapeError
 
@@ -93,8 +93,8 @@ def _visible(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     n = rays_o.shape[0]
     resolution, channels = resolution_and_channels(factors, layout)
-    long = {"dtype": torch.int64}
-    counts, walked, opacity, depth = rays_o.new_empty(n, **long), rays_o.new_empty(n, **long), rays_o.new_empty(n), rays_o.new_empty(n)  # fmt: skip
+    counts, walked = (rays_o.new_empty(n, dtype=torch.int64) for _ in range(2))
+    opacity, depth = (rays_o.new_empty(n) for _ in range(2))
     noted, noted_weights = rays_o.new_empty(n, _NOTED), rays_o.new_empty(n, _NOTED)
     unused = dict.fromkeys(("counts", "run_starts", "run_lengths", "begins", "t_starts", "t_ends", "ray_indices", "positions", "t_stops"))  # fmt: skip
     march = unused | {"rays_o": rays_o, "rays_d": rays_d, "t_min": t_min, "t_max": t_max, "aabb": aabb, "clearance": clearance,
@@ -106,12 +106,17 @@ def _visible(
     arguments |= {"counts": counts, "walked": walked, "opacity": opacity, "depth": depth, "noted_t": noted,
                   "noted_weights": noted_weights, "shift": shift, "scale": scale, "threshold": threshold, "stop": stop}  # fmt: skip
     team, special, types = specialised(factors, channels, True)
+    arguments["grid.factor"] = aligned(factors) if special["aligned"] and _backend.on_gpu(rays_o) else factors
     how: dict[str, Any] = {"grain": 64, "team": team, "special": special, "types": types}
-    empty = dict.fromkeys(("begins", "x", "weights", "ray_indices"))
+    empty: dict[str, Any] = dict.fromkeys(("begins", "x", "weights", "ray_indices"))
     _backend.launch(f"{layout}_visible_count", n, rays_o, **how, **arguments, **empty)
     ends = counts.cumsum(0)
     total = int(ends[-1]) if n else 0
-    x, weights, ray_indices = rays_o.new_empty(total, 3), rays_o.new_empty(total), rays_o.new_empty(total, **long)
+    x, weights, ray_indices = (
+        rays_o.new_empty(total, 3),
+        rays_o.new_empty(total),
+        rays_o.new_empty(total, dtype=torch.int64),
+    )
     begins = ends - counts
     _backend.launch(f"{layout}_visible_write", n, rays_o, **how, **arguments, begins=begins, x=x, weights=weights,
                     ray_indices=ray_indices)  # fmt: skip
@@ -121,6 +126,11 @@ def _visible(
 @_visible.register_fake
 def _(rays_o, rays_d, t_min, t_max, clearance, aabb, factors, layout, step, shift, scale, threshold, stop):
     n, total = rays_o.shape[0], torch.library.get_ctx().new_dynamic_size()
-    long = {"dtype": torch.int64}
-    samples = rays_o.new_empty(total, 3), rays_o.new_empty(total), rays_o.new_empty(total, **long)
-    return *samples, rays_o.new_empty(n, 2, **long), rays_o.new_empty(n), rays_o.new_empty(n), rays_o.new_empty(n, **long)
+    samples = rays_o.new_empty(total, 3), rays_o.new_empty(total), rays_o.new_empty(total, dtype=torch.int64)
+    return (
+        *samples,
+        rays_o.new_empty(n, 2, dtype=torch.int64),
+        rays_o.new_empty(n),
+        rays_o.new_empty(n),
+        rays_o.new_empty(n, dtype=torch.int64),
+    )

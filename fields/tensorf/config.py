@@ -19,8 +19,10 @@ class TensorfConfig:
     """Components of the density grid, per mode."""
     appearance_rank: int = 48
     """Components of the appearance grid, per mode."""
-    decoder: Literal["mlp", "sh", "rgb"] = "mlp"
-    """Appearance features to colour: MLP with Fourier features, spherical harmonics, or directly."""
+    decoder: Literal["mlp", "sh", "rgb", "tcnn"] = "mlp"
+    """Appearance features to colour: MLP with Fourier features, spherical harmonics, directly, or an MLP of tinycudann."""
+    marching: Literal["fields", "nerfacc"] = "fields"
+    """Whose code finds the samples of training rays; nerfacc, where it is installed, is there to compare."""
     feature_dim: int = 27
     """Width of the appearance features after the basis matrix."""
     hidden: int = 128

@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from fields.core import (
     ClearanceCache,
     accumulate_along_rays,
+    fourier_encode,
     fused_decoder,
     march_rays,
     ray_aabb_intersect,
     render_weight_from_density,
     visible_samples,
 )
+from fields.core.optional import nerfacc_march, tinycudann_network
 from fields.rendering import Field, Rendering
 from fields.tensors import FactorisedGrid
 
@@ -53,18 +55,19 @@ class TensoRF(Field):
         distance_scale: float = 25.0,
         step_ratio: float = 0.5,
         shading_threshold: float = 1e-4,
+        marching: str = "fields",
         occupancy_resolution: list[int] | None = None,
     ) -> None:
         super().__init__()
         self.near, self.far = near, far
-        self.decoder, self.frequencies = decoder, frequencies
+        self.decoder, self.frequencies, self.marching = decoder, frequencies, marching
         self.density_shift, self.distance_scale = density_shift, distance_scale
         self.step_ratio, self.shading_threshold = step_ratio, shading_threshold
         self.arguments = {
             "near": near, "far": far, "layout": layout, "density_rank": density_rank, "appearance_rank": appearance_rank,
             "decoder": decoder, "feature_dim": feature_dim, "hidden": hidden, "frequencies": frequencies,
             "density_shift": density_shift, "distance_scale": distance_scale, "step_ratio": step_ratio,
-            "shading_threshold": shading_threshold,
+            "shading_threshold": shading_threshold, "marching": marching,
         }  # fmt: skip
         modes, scale = (3, 0.1) if layout == "vm" else (1, 0.2)
         self.register_buffer("aabb", torch.tensor(aabb, dtype=torch.float32))
@@ -73,11 +76,13 @@ class TensoRF(Field):
         self._step: tuple = (None, 0, None, 0.0)
         self.density_grid = FactorisedGrid(layout, resolution, [density_rank] * modes, scale)
         self.appearance_grid = FactorisedGrid(layout, resolution, [appearance_rank] * modes, scale)
-        feature_dim = {"mlp": feature_dim, "sh": 27, "rgb": 3}[decoder]
+        feature_dim = {"mlp": feature_dim, "tcnn": feature_dim, "sh": 27, "rgb": 3}[decoder]
         self.basis = nn.Linear(appearance_rank * modes, feature_dim, bias=False)
         self.mlp = nn.ModuleList()
+        inputs = (feature_dim + 3) * (1 + 2 * frequencies)
+        if decoder == "tcnn":
+            self.mlp.append(tinycudann_network(inputs, hidden))
         if decoder == "mlp":
-            inputs = (feature_dim + 3) * (1 + 2 * frequencies)
             last = nn.Linear(hidden, 3)
             nn.init.zeros_(last.bias)
             self.mlp.extend([nn.Linear(inputs, hidden), nn.Linear(hidden, hidden), last])
@@ -95,11 +100,12 @@ class TensoRF(Field):
     def step_size(self) -> float:
         """Marching step in scene units: `step_ratio` of the mean knot spacing."""
         box, resolution = self.aabb, self.resolution
-        known, version, knots, step = self._step
-        if known is not box or version != box._version or knots != resolution:  # asking a GPU for its box takes a wait
+        version = -1 if box.is_inference() else box._version
+        *known, step = self._step
+        if known[0] is not box or known[1:] != [version, resolution]:  # to ask a GPU for its box is to wait for it
             size = (box[3:] - box[:3]).cpu()
             step = float(self.step_ratio * (size / (torch.tensor(resolution) - 1)).mean())
-            self._step = box, box._version, resolution, step
+            self._step = box, version, resolution, step
         return step
 
     # ------------------------------------------------------------------------------------ the field itself
@@ -121,6 +127,8 @@ class TensoRF(Field):
                 features, directions, self.basis.weight, weights, biases, self.frequencies, self.frequencies
             )
         features = self.basis(features)
+        if self.decoder == "tcnn":
+            return self.mlp[0](fourier_encode(features, directions, self.frequencies, self.frequencies)).to(x.dtype)
         if self.decoder == "rgb":
             return torch.sigmoid(features)
         harmonics = spherical_harmonics(directions)
@@ -159,7 +167,10 @@ class TensoRF(Field):
             rgb = accumulate_along_rays(seen.weights, colour, seen.ray_indices, n)
             rgb = rgb + (1 - seen.opacity[:, None]) * behind
             return Rendering(rgb, seen.depth, seen.opacity, samples=seen.walked.sum())
-        marched = march_rays(origins, directions, t_min, t_max, clearance, self.aabb, step, positions=True)
+        if self.marching == "nerfacc":
+            marched = nerfacc_march(origins, directions, t_min, t_max, self.occupied, self.aabb, step)
+        else:
+            marched = march_rays(origins, directions, t_min, t_max, clearance, self.aabb, step, positions=True)
         t_starts, t_ends, rays, _, x = marched
         with torch.no_grad():  # a cheap look ahead: what lies behind a surface needs neither gradients nor colour
             visible = (self._weights(x, t_starts, t_ends, rays, n)[1] > 1e-4).nonzero()[:, 0]

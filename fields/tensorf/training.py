@@ -42,7 +42,7 @@ class TensorfTraining:
         c, scene = self.config, self.scene
         torch.manual_seed(seed)
         names = ("layout", "density_rank", "appearance_rank", "decoder", "feature_dim", "hidden", "frequencies",
-                 "density_shift", "distance_scale", "step_ratio", "shading_threshold")  # fmt: skip
+                 "density_shift", "distance_scale", "step_ratio", "shading_threshold", "marching")  # fmt: skip
         return TensoRF(
             aabb=scene.aabb.flatten().tolist(),
             resolution=list(resolution_for(scene.aabb.view(2, 3), c.voxels[0])),
@@ -94,7 +94,7 @@ class TensorfTraining:
             group["lr"] *= c.rate_decay ** (1 / c.iterations)
         self._milestones(i + 1)
         psnr = -10 * mse.detach().clamp(min=1e-10).log10()
-        return {"psnr": psnr, "loss": loss.detach(), "samples": rendering.samples}
+        return {"psnr": psnr, "loss": loss.detach(), "samples": rendering.samples}  # type: ignore[dict-item]
 
     def _background(self, n: int) -> Tensor:
         device = self.scene.aabb.device

@@ -121,6 +121,8 @@ def run(
             if time.perf_counter() - saved > checkpoint_seconds:
                 save(i + 1)
                 saved = time.perf_counter()
+    if scene.aabb.is_cuda:
+        torch.cuda.synchronize(scene.aabb.device)
     seconds = spent + time.perf_counter() - began
     if start < config.iterations:
         save(config.iterations)

@@ -96,8 +96,12 @@ def test_opcheck():
     grid = torch.rand(1, 4, 4, 4) < 0.5
     clearance = occupancy_clearance(grid)
     arguments = (origins, directions, torch.zeros(10), torch.full((10,), 5.0), clearance, BOX, 0.1, 0.0, 100)
-    opcheck(march._clearance.overload, (grid,), test_utils=("test_schema", "test_faketensor", "test_autograd_registration"))
-    opcheck(march._march.overload, arguments, test_utils=("test_schema", "test_faketensor", "test_autograd_registration"))
+    opcheck(
+        march._clearance.overload, (grid,), test_utils=("test_schema", "test_faketensor", "test_autograd_registration")
+    )
+    opcheck(
+        march._march.overload, arguments, test_utils=("test_schema", "test_faketensor", "test_autograd_registration")
+    )
 
 
 def test_wrong_inputs_are_named():

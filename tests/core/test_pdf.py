@@ -82,12 +82,16 @@ def test_agrees_with_twin():
     )
     torch.testing.assert_close(pdf._importance_sampling(*arguments), ref.importance_sampling(*arguments))
     opcheck(
-        pdf._importance_sampling.overload, arguments, test_utils=("test_schema", "test_faketensor", "test_autograd_registration")
+        pdf._importance_sampling.overload,
+        arguments,
+        test_utils=("test_schema", "test_faketensor", "test_autograd_registration"),
     )
     rays = torch.randint(40, (500,))
     search = keys, given, keys[given[rays, 0]] + torch.rand(500).double() * 5 - 1, rays
     assert all(map(torch.equal, pdf._search_sorted(*search), ref.search_sorted(*search)))
-    opcheck(pdf._search_sorted.overload, search, test_utils=("test_schema", "test_faketensor", "test_autograd_registration"))
+    opcheck(
+        pdf._search_sorted.overload, search, test_utils=("test_schema", "test_faketensor", "test_autograd_registration")
+    )
 
 
 def test_nothing_and_wrong_input():

@@ -33,7 +33,9 @@ def test_agrees_with_composition(layout, ranks, n):
     for name, value, expected in zip(got._fields, got, want, strict=True):
         torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-9, msg=lambda m, name=name: f"{name}: {m}")
     if n == 200:  # both ways of writing were taken: noted samples, and a second walk where there are too many
-        assert (got.packed_info[:, 1] > 16).any() and ((got.packed_info[:, 1] > 0) & (got.packed_info[:, 1] <= 16)).any()
+        assert (got.packed_info[:, 1] > 16).any() and (
+            (got.packed_info[:, 1] > 0) & (got.packed_info[:, 1] <= 16)
+        ).any()
 
 
 def test_looks_no_further_than_is_seen():

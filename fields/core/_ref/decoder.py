@@ -14,6 +14,10 @@ def fourier(v: Tensor, frequencies: int) -> list[Tensor]:
     return [angles.sin(), angles.cos()]
 
 
+def encode(f: Tensor, directions: Tensor, feature_frequencies: int, view_frequencies: int) -> Tensor:
+    return torch.cat([f, directions, *fourier(f, feature_frequencies), *fourier(directions, view_frequencies)], dim=-1)
+
+
 def decode(
     features: Tensor,
     directions: Tensor,
@@ -24,7 +28,7 @@ def decode(
     view_frequencies: int,
 ) -> Tensor:
     f = features if basis is None else features @ basis.T
-    x = torch.cat([f, directions, *fourier(f, feature_frequencies), *fourier(directions, view_frequencies)], dim=-1)
+    x = encode(f, directions, feature_frequencies, view_frequencies)
     for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
         x = torch.relu(torch.nn.functional.linear(x, weight, bias))
     return torch.sigmoid(torch.nn.functional.linear(x, weights[-1], biases[-1]))

@@ -25,9 +25,7 @@ def visible_samples(
     threshold: float,
     stop: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    t_starts, t_ends, rays, packed, x, _ = march_rays(
-        rays_o, rays_d, t_min, t_max, clearance, aabb, step, 0.0, 2**62
-    )
+    t_starts, t_ends, rays, packed, x, _ = march_rays(rays_o, rays_d, t_min, t_max, clearance, aabb, step, 0.0, 2**62)
     sigmas = scale * softplus(grids.value(x, factors, layout, True) + shift)
     w, trans, _ = weights.weights_from_density(t_starts, t_ends, sigmas, packed)
     seen = trans > stop

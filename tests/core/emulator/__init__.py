@@ -39,7 +39,19 @@ def _entry(kernel: str, dtype: torch.dtype, team: int, special: tuple):
     if not os.environ.get("FIELDS_EMULATE_EXACTLY"):
         macros.pop("channels", None), macros.pop("summed", None)
     unit = f'#include "{_HERE / "gpu.h"}"\n{text}'
-    command = [COMPILER, "-std=c++17", "-O1", "-w", "-fPIC", "-shared", "-mf16c", "-mfma", "-ffp-contract=fast", f"-I{SOURCES}", *_nvrtc.defines(team, macros)]
+    command = [
+        COMPILER,
+        "-std=c++17",
+        "-O1",
+        "-w",
+        "-fPIC",
+        "-shared",
+        "-mf16c",
+        "-mfma",
+        "-ffp-contract=fast",
+        f"-I{SOURCES}",
+        *_nvrtc.defines(team, macros),
+    ]
     known = "\0".join([unit, *command, _nvrtc._headers_digest(), (_HERE / "gpu.h").read_text()])
     file = _folder() / f"{hashlib.sha256(known.encode()).hexdigest()}.so"
     if not file.exists():
