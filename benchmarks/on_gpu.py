@@ -73,7 +73,7 @@ def main() -> None:
         [python, __file__, "--measure", str(session.out), *([str(options.scene)] if options.scene else [])],
         300,
     )
-    session.step("tests", [python, "-m", "pytest", "tests/core", "tests/tensorf", "--backend", "cuda", "-q"], 200)
+    session.step("tests", [python, "-m", "pytest", "tests/core", "tests/apps", "--backend", "cuda", "-q"], 200)
     session.step(
         "bench",
         [

@@ -198,7 +198,7 @@ class TensorfTraining:
             group["lr"] = plain["rates"][g]
             for p, parameter in enumerate(group["params"]):
                 prefix = f"adam.{g}.{p}."
-                state = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+                state = {k[len(prefix) :]: v.to(parameter.device) for k, v in tensors.items() if k.startswith(prefix)}
                 if state:
                     self.optimiser.state[parameter] = state
         return self
