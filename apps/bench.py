@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
         "march": lambda: [core.march_composite(options.rounds)],
         "threads": lambda: core.thread_scaling(options.rounds),
         "hardware": lambda: _hardware(options.rounds),
-        "iteration": lambda: [core.training_iteration(options.rounds, str(scene))],  # last: it tunes the allocator
+        "iteration": lambda: _iteration(options.rounds, str(scene), device.type),  # last: it tunes the allocator
     }
     del parts["threads" if device.type == "cuda" else "hardware"]
     if options.only not in ("all", *parts):
@@ -79,6 +79,15 @@ def main(arguments: list[str]) -> int:
         core.plot(rows, str(options.json.with_suffix(".png")))
         print(f"Figures in {options.json}, plot in {options.json.with_suffix('.png')}")
     return 0
+
+
+def _iteration(rounds: int, scene: str, device: str) -> list:
+    from fields.benchmarks import core, gpu
+
+    training = core.begun_training(scene)
+    if device == "cuda":
+        print(gpu.breakdown(training))
+    return [core.training_iteration(rounds, training)]
 
 
 def _hardware(rounds: int) -> list:

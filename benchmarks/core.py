@@ -95,8 +95,8 @@ def march_composite(rounds: int, n: int = 4096, size: int = 128) -> Row:
         return compare("march_composite", ours, reference, rounds, f"{n} rays, {size}³ cells, {steps} steps")
 
 
-def training_iteration(rounds: int, scene_path: str, warm_up: int = 400) -> Row:
-    """One iteration at the paper's settings at 128³, on a field trained for a while by the paper's schedule."""
+def begun_training(scene_path: str, warm_up: int = 400):
+    """A training at the paper's settings at 128³, some way in: what an iteration usually meets."""
     from fields.data import load_scene
     from fields.methods import method
     from fields.tensorf.training import TensorfTraining
@@ -113,6 +113,12 @@ def training_iteration(rounds: int, scene_path: str, warm_up: int = 400) -> Row:
         training.step(i)
         if i + 1 in (warm_up // 2, warm_up):
             training.field.update_occupancy(config.occupancy_threshold, training.field.resolution)
+    return training
+
+
+def training_iteration(rounds: int, training, warm_up: int = 400) -> Row:
+    """One iteration of a `begun_training`."""
+    config, scene = training.config, training.scene
     reference = composed.Iteration(training.field)
     white = torch.ones(3)
 

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BUDGET = 570  # seconds in all
 
 
-class Session:
+class Run:
     def __init__(self, out: Path) -> None:
         self.out, self.began, self.summary = out, time.monotonic(), {}
         out.mkdir(parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ class Session:
         return BUDGET - (time.monotonic() - self.began)
 
     def step(self, name: str, command: list[str], at_most: float) -> bool:
-        """Runs a command with its output in OUT/name.log; one that fails or takes too long does not end the session."""
+        """Runs a command with its output in OUT/name.log; one that fails or takes too long does not end the rest."""
         began = time.monotonic()
         with open(self.out / f"{name}.log", "w") as log:
             try:
@@ -58,38 +58,20 @@ def main() -> None:
     parser.add_argument("--scene", type=Path)
     parser.add_argument("--wheels", type=Path)
     options = parser.parse_args()
-    session = Session(options.out.resolve())
-    python = sys.executable
-    pip = [python, "-m", "pip", "install", "--no-deps", "--no-build-isolation"]
+    run = Run(options.out.resolve())
+    pip = f"{sys.executable} -m pip install --no-deps".split()
+    fields = f"{sys.executable} -m fields.apps.cli".split()
+    scene = [str(options.scene.resolve())] if options.scene else []
     if options.wheels:
-        offline = ["--no-index", f"--find-links={options.wheels.resolve()}"]
-        wheels = sorted(str(w) for w in options.wheels.glob("*.whl"))
-        session.step("wheels", [python, "-m", "pip", "install", "--no-deps", *offline, *wheels], 60)
-    if not session.step("install", [*pip, "."], 90):
+        wheels = sorted(str(w.resolve()) for w in options.wheels.glob("*.whl"))
+        run.step("wheels", [*pip, "--no-index", *wheels], 60)
+    if not run.step("install", [*pip, "--no-build-isolation", "."], 90):
         return
-    session.step("doctor", [python, "-m", "fields.apps.cli", "doctor"], 60)
-    session.step(
-        "measure",
-        [python, __file__, "--measure", str(session.out), *([str(options.scene)] if options.scene else [])],
-        300,
-    )
-    session.step("tests", [python, "-m", "pytest", "tests/core", "tests/apps", "--backend", "cuda", "-q"], 200)
-    session.step(
-        "bench",
-        [
-            python,
-            "-m",
-            "fields.apps.cli",
-            "bench",
-            "core",
-            "--device",
-            "cuda",
-            "--json",
-            str(session.out / "core.json"),
-        ],
-        120,
-    )
-    print((session.out / "summary.txt").read_text() if (session.out / "summary.txt").exists() else "nothing measured")
+    run.step("doctor", [*fields, "doctor"], 60)
+    run.step("measure", [sys.executable, __file__, "--measure", str(run.out), *scene], 300)
+    run.step("tests", f"{sys.executable} -m pytest tests/core tests/apps --backend cuda -q".split(), 200)
+    run.step("bench", [*fields, *f"bench core --device cuda --json {run.out / 'core.json'}".split()], 120)
+    print((run.out / "summary.txt").read_text() if (run.out / "summary.txt").exists() else "nothing measured")
 
 
 def measure(out: Path, scene: str | None) -> None:
@@ -117,6 +99,7 @@ def measure(out: Path, scene: str | None) -> None:
     training.step(0)
     torch.cuda.synchronize()
     say(f"first iteration, kernels compiled: {time.perf_counter() - began:.2f} s")
+    del training
     torch.cuda.reset_peak_memory_stats()
     began = time.perf_counter()
     run = fields.train("tensorf-vm", loaded, out / "run", config="paper", device="cuda")
@@ -128,7 +111,7 @@ def measure(out: Path, scene: str | None) -> None:
     torch.set_default_device("cuda")
     say(f"800x800: {gpu.frames(run):.1f} frames per second")
     # The whole of a late iteration, ours and composed of PyTorch operators, on the trained field.
-    late = TensorfTraining(config, loaded, 0, run)
+    late = TensorfTraining(config, loaded, 0, run.requires_grad_(True))
     (out / "breakdown.txt").write_text(gpu.breakdown(late))
     reference = composed.Iteration(run)
     white, n = torch.ones(3), config.rays
