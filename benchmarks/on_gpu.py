@@ -77,12 +77,11 @@ def main() -> None:
 def measure(out: Path, scene: str | None) -> None:
     """Cold start, a paper training with time and memory, frames, the breakdown of an iteration, graph capture."""
     import torch
-    from fields.apps.common import demo_scene
     from fields.benchmarks import composed, gpu
 
     import fields
     from fields.data import load_scene
-    from fields.methods import method
+    from fields.methods import method, shipped
     from fields.tensorf.training import TensorfTraining
 
     lines = [f"{torch.cuda.get_device_name()}, torch {torch.__version__}"]
@@ -92,7 +91,7 @@ def measure(out: Path, scene: str | None) -> None:
         lines.append(line)
         (out / "summary.txt").write_text("\n".join(lines) + "\n")
 
-    loaded = load_scene(scene or demo_scene()).to("cuda")
+    loaded = load_scene(scene or shipped("assets") / "demo").to("cuda")
     config = method("tensorf-vm").configure("paper")
     began = time.perf_counter()
     training = TensorfTraining(config, loaded, 0)

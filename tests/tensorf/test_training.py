@@ -61,7 +61,7 @@ def test_the_twins_train_alike(scene, monkeypatch):
     for backend in ("auto", "reference"):
         monkeypatch.setenv("FIELDS_BACKEND", backend)
         training = TensorfTraining(config, scene, 0)
-        losses.append([training.step(i)["loss"] for i in range(4)])
+        losses.append([float(training.step(i)["loss"]) for i in range(4)])
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
