@@ -69,7 +69,8 @@ def render(field: Field, camera: Cameras, index: int = 0, background: Tensor | N
 
     images = {f.name: image(f.name) for f in fields(Rendering) if f.name != "samples"}
     images["rgb"] = images["rgb"].clamp(0, 1)  # type: ignore[union-attr]
-    return Rendering(**images, samples=torch.stack([p.samples for p in parts]).sum())  # type: ignore
+    counts = [p.samples for p in parts if p.samples is not None]
+    return Rendering(**images, samples=torch.stack(counts).sum() if counts else None)  # type: ignore[arg-type]
 
 
 def render_path(field: Field, cameras: Cameras | Iterable[Cameras]) -> Iterator[Rendering]:

@@ -20,8 +20,6 @@ from fields.errors import BackendError
 
 SOURCES = Path(__file__).parent / "csrc"
 HEADERS = ("grid.h", "rays.h", "march.h", "visible.h", "volrend.h", "encoding.h", "decoder.h", "neighbours.h", "pdf.h")
-HOST_ONLY = ("decoder.h",)
-"""Headers without GPU code."""
 SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 """Of the names of a kernel's two compiled forms."""
 
@@ -78,7 +76,7 @@ def members(header: str, struct: str) -> tuple[Member, ...]:
         included = (members(name, struct) for name in re.findall(r'#include "(\w+\.h)"', _text(header)))
         return next(filter(None, included), ())
     result = list(members(header, found[1])) if found[1] else []
-    body = re.split(r"FIELDS_FN|template", found[2])[0]
+    body = re.split(r"FIELDS_FN|template|struct", found[2])[0]
     for kind, nested, star, name, length in re.findall(
         r"^\s*(?:const )?(\w+)(<[^;]*>)?(\*?) (\w+)(?:\[(\d+)\])?;", body, re.M
     ):

@@ -61,7 +61,7 @@ def fused_decoder(
         raise ShapeError(
             f"The decoder has one to four layers, each with weight and bias; got {len(weights)} and {len(biases)}."
         )
-    inputs = width + 3 + 2 * (width * feature_frequencies + 3 * view_frequencies)
+    inputs = encoded_width(width, feature_frequencies, view_frequencies)
     for k, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         check_shape(f"weight {k}", weight, None, inputs)
         check_shape(f"bias {k}", bias, weight.shape[0])
@@ -77,6 +77,11 @@ def fused_decoder(
     return _decode(features.contiguous(), directions.contiguous(), *arguments[2:], save)[0]
 
 
+def encoded_width(width: int, feature_frequencies: int, view_frequencies: int) -> int:
+    """Columns of `fourier_encode` for features of this width."""
+    return width + 3 + 2 * (width * feature_frequencies + 3 * view_frequencies)
+
+
 def fourier_encode(
     features: Tensor, directions: Tensor, feature_frequencies: int = 2, view_frequencies: int = 2
 ) -> Tensor:
@@ -87,7 +92,7 @@ def fourier_encode(
         directions: (N, 3).
 
     Returns:
-        (N, (D + 3) + 2 (D · feature_frequencies + 3 · view_frequencies)).
+        (N, `encoded_width(D, …)`).
     Gradients: to both, once.
     Raises:
         ShapeError: wrong shapes or dtypes.
@@ -97,7 +102,7 @@ def fourier_encode(
     check_floating(features=features, directions=directions)
     if _backend.use_reference(features):
         return _ref.encode(features, directions, feature_frequencies, view_frequencies)
-    used = features.shape[1] + 3 + 2 * (features.shape[1] * feature_frequencies + 3 * view_frequencies)
+    used = encoded_width(features.shape[1], feature_frequencies, view_frequencies)
     return _encode(features.contiguous(), directions.contiguous(), feature_frequencies, view_frequencies, False)[
         :, :used
     ]
@@ -128,7 +133,7 @@ def _decode_in_layers(
 def _encode(features: Tensor, directions: Tensor, feature_frequencies: int, view_frequencies: int, half: bool) -> Tensor:  # fmt: skip
     """(N, row): the MLP's input, behind it zeros to a multiple of 8 columns, as tensor cores like it."""
     n, width = features.shape
-    used = width + 3 + 2 * (width * feature_frequencies + 3 * view_frequencies)
+    used = encoded_width(width, feature_frequencies, view_frequencies)
     encoded = features.new_empty(n, -(-used // 8) * 8, dtype=torch.float16 if half else features.dtype)
     encoded[:, used:] = 0
     special, types = ({"output": "half_t"}, {"Out": torch.float16}) if half else (None, None)
@@ -160,7 +165,7 @@ def _launch_encoding(
 @_encode.register_fake
 def _(features, directions, feature_frequencies, view_frequencies, half):
     n, width = features.shape
-    used = width + 3 + 2 * (width * feature_frequencies + 3 * view_frequencies)
+    used = encoded_width(width, feature_frequencies, view_frequencies)
     return features.new_empty(n, -(-used // 8) * 8, dtype=torch.float16 if half else features.dtype)
 
 

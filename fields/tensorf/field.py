@@ -20,6 +20,7 @@ from fields.core import (
     render_weight_from_density,
     visible_samples,
 )
+from fields.core.decoder import encoded_width
 from fields.core.optional import nerfacc_march, tinycudann_network
 from fields.rendering import Field, Rendering
 from fields.tensors import FactorisedGrid
@@ -79,7 +80,7 @@ class TensoRF(Field):
         feature_dim = {"mlp": feature_dim, "tcnn": feature_dim, "sh": 27, "rgb": 3}[decoder]
         self.basis = nn.Linear(appearance_rank * modes, feature_dim, bias=False)
         self.mlp = nn.ModuleList()
-        inputs = (feature_dim + 3) * (1 + 2 * frequencies)
+        inputs = encoded_width(feature_dim, frequencies, frequencies)
         if decoder == "tcnn":
             self.mlp.append(tinycudann_network(inputs, hidden))
         if decoder == "mlp":

@@ -40,7 +40,8 @@ def compare(field: Field, scene: Scene, split: Split, i: int) -> tuple[dict, Ten
     background = background_of(scene)
     began = time.perf_counter()
     image = render(field, split.cameras, i, background)
-    _ = int(image.samples) if image.samples is not None else 0  # waits until a GPU is done
+    if image.rgb.is_cuda:
+        torch.cuda.synchronize(image.rgb.device)
     seconds = time.perf_counter() - began
     truth = composite(split.images.image(i), background)
     mask = split.images.mask(i) if split.images.masks is not None else None

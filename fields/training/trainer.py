@@ -86,8 +86,8 @@ def run(
     from torch.utils.tensorboard import SummaryWriter
 
     _backend.keep_freed_memory()
-    # The decoder's products on tensor cores: 10 bits of mantissa, sums in float32. Nothing else changes.
-    torch.set_float32_matmul_precision("high")
+    if scene.aabb.is_cuda:  # the decoder's products on tensor cores: 10 bits of mantissa, sums in float32
+        torch.set_float32_matmul_precision("high")
     settings = dataclasses.asdict(config)
     checkpoint = out / "checkpoints" / "last.safetensors"
     _require_rays_in_box(scene)

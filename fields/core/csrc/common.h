@@ -11,7 +11,7 @@
 // two up to 32) that the launch chooses; a kernel written for teams goes through its work in strides of `kTeam`
 // from `lane()` on, and joins the parts by `team_sum` and `team_scan`. A CPU's team is one thread.
 //
-// A GPU module holds one kernel, compiled for its use by macros (fields/core/_cuda.py sets them):
+// A GPU module holds one kernel, compiled for its use by macros (fields/core/_nvrtc.py sets them):
 //     FIELDS_TEAM        threads of a team
 //     FIELDS_CHANNELS    channels of the modes of a factorised grid, and FIELDS_SUMMED, whether they are added up
 //     FIELDS_ALIGNED     1: rows of channels begin at whole registers of four
@@ -109,21 +109,18 @@ FIELDS_FN void narrow(float x, half_t& to) { asm("cvt.rn.f16.f32 %0, %1;" : "=h"
 #ifdef __CUDACC__
 FIELDS_FN float widen(bfloat_t x) { return __int_as_float(int32_t(uint32_t(x.bits) << 16)); }
 #endif
-#ifdef FIELDS_STORED
+#ifndef FIELDS_STORED
+#define FIELDS_STORED T
+#endif
+#ifndef FIELDS_SUM
+#define FIELDS_SUM T
+#endif
+#ifndef FIELDS_OUTPUT
+#define FIELDS_OUTPUT T
+#endif
 template <class T> using StoredAs = FIELDS_STORED;
-#else
-template <class T> using StoredAs = T;
-#endif
-#ifdef FIELDS_SUM
 template <class T> using SumOf = FIELDS_SUM;
-#else
-template <class T> using SumOf = T;
-#endif
-#ifdef FIELDS_OUTPUT
 template <class T> using OutputAs = FIELDS_OUTPUT;
-#else
-template <class T> using OutputAs = T;
-#endif
 
 // Teams.
 #ifdef __CUDACC__
@@ -135,10 +132,8 @@ FIELDS_FN int lane() { return int(threadIdx.x) % kTeam; }
 FIELDS_FN uint32_t team_mask() {  // of this team among the 32 threads that run in step
     return kTeam == 32 ? 0xffffffffu : ((1u << (kTeam % 32)) - 1u) << (int(threadIdx.x) % 32 / kTeam * kTeam);
 }
-FIELDS_FN float from_before(float v, int lanes) { return __shfl_up_sync(team_mask(), v, lanes, kTeam); }
-FIELDS_FN double from_before(double v, int lanes) { return __shfl_up_sync(team_mask(), v, lanes, kTeam); }
-FIELDS_FN float from_last(float v) { return __shfl_sync(team_mask(), v, kTeam - 1, kTeam); }
-FIELDS_FN double from_last(double v) { return __shfl_sync(team_mask(), v, kTeam - 1, kTeam); }
+template <class T> FIELDS_FN T from_before(T v, int lanes) { return __shfl_up_sync(team_mask(), v, lanes, kTeam); }
+template <class T> FIELDS_FN T from_last(T v) { return __shfl_sync(team_mask(), v, kTeam - 1, kTeam); }
 #else
 constexpr int kTeam = 1;
 FIELDS_FN int lane() { return 0; }

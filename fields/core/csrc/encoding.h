@@ -32,51 +32,48 @@ template <class T, class Out = OutputAs<T>> struct Encoding {
     int32_t frequencies_f;     // of the features
     int32_t frequencies_d;     // of the direction
 
-    // Where number k of a sample has its value, and its sines and cosines.
-    FIELDS_FN void place(int64_t k, int64_t& at, int64_t& sines, int64_t& cosines, int32_t& frequencies) const {
+    // One number of a sample: its value, and where in a row that, its sines and its cosines are.
+    struct Number {
+        int64_t i, k, sines, cosines;
+        int32_t frequencies;
+        T v;
+    };
+    FIELDS_FN Number number(int64_t item) const {
+        const int64_t i = item / (width + 3), k = item % (width + 3), of_d = k - width;
         const EncodedRow begin(width, frequencies_f, frequencies_d);
-        at = k;
-        frequencies = k < width ? frequencies_f : frequencies_d;
-        sines = k < width ? begin.sin_f + k * frequencies_f : begin.sin_d + (k - width) * frequencies_d;
-        cosines = k < width ? begin.cos_f + k * frequencies_f : begin.cos_d + (k - width) * frequencies_d;
+        if (of_d < 0)
+            return {i, k, begin.sin_f + k * frequencies_f, begin.cos_f + k * frequencies_f, frequencies_f, features[i * width + k]};
+        return {i, k, begin.sin_d + of_d * frequencies_d, begin.cos_d + of_d * frequencies_d, frequencies_d, directions[3 * i + of_d]};
     }
 };
 
 template <class T> struct Encode : Encoding<T> {
     FIELDS_FN void operator()(int64_t item) const {
-        const int64_t i = item / (this->width + 3), k = item % (this->width + 3);
-        const T v = k < this->width ? this->features[i * this->width + k] : this->directions[3 * i + k - this->width];
-        int64_t at, sines, cosines;
-        int32_t frequencies;
-        this->place(k, at, sines, cosines, frequencies);
-        auto* row = this->encoded + i * this->row;
-        narrow(v, row[at]);
-        T angle = v;
-        for (int32_t f = 0; f < frequencies; ++f, angle *= 2) {
+        const auto at = this->number(item);
+        auto* row = this->encoded + at.i * this->row;
+        narrow(at.v, row[at.k]);
+        T scale = 1;
+        for (int32_t f = 0; f < at.frequencies; ++f, scale *= 2) {
             T s, c;
-            sincos_(angle, s, c);
-            narrow(s, row[sines + f]);
-            narrow(c, row[cosines + f]);
+            sincos_(scale * at.v, s, c);
+            narrow(s, row[at.sines + f]);
+            narrow(c, row[at.cosines + f]);
         }
     }
 };
 
 template <class T> struct EncodeBackward : Encoding<T> {
     FIELDS_FN void operator()(int64_t item) const {
-        const int64_t i = item / (this->width + 3), k = item % (this->width + 3);
-        const T v = k < this->width ? this->features[i * this->width + k] : this->directions[3 * i + k - this->width];
-        int64_t at, sines, cosines;
-        int32_t frequencies;
-        this->place(k, at, sines, cosines, frequencies);
-        const T* row = this->grad + i * this->row;
-        T g = row[at], scale = 1;
-        for (int32_t f = 0; f < frequencies; ++f, scale *= 2) {
+        const auto at = this->number(item);
+        const T* row = this->grad + at.i * this->row;
+        T g = row[at.k], scale = 1;
+        for (int32_t f = 0; f < at.frequencies; ++f, scale *= 2) {
             T s, c;
-            sincos_(scale * v, s, c);
-            g += scale * (row[sines + f] * c - row[cosines + f] * s);
+            sincos_(scale * at.v, s, c);
+            g += scale * (row[at.sines + f] * c - row[at.cosines + f] * s);
         }
-        if (k < this->width) this->grad_features[i * this->width + k] = g;
-        else this->grad_directions[3 * i + k - this->width] = g;
+        if (at.k < this->width) this->grad_features[at.i * this->width + at.k] = g;
+        else this->grad_directions[3 * at.i + at.k - this->width] = g;
     }
 };
 

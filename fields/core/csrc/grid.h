@@ -234,13 +234,18 @@ template <class L, int MODE, class S, int F> struct Cells<L, MODE, S, F, true> {
     template <class T> FIELDS_FN Cells(const GridArgs<T>&, const Axis<S, T>*, int) {}
 };
 
-// The channels of a mode that are this lane's, kLanes at a time. Full and half blocks get a constant count.
+// The channels of a mode that are this lane's, kLanes at a time. On a CPU full and half blocks get a constant count; on a
+// GPU, where one text of the body serves all, it is constant if rows are aligned.
 template <class Body> FIELDS_FN void blocks(int64_t channels, Body&& body) {
-    int64_t c = lane() * kLanes;
-    for (; c + kLanes <= channels; c += kTeam * kLanes) body(c, kLanes);
-    if (channels % kLanes == 0) return;
+#ifdef __CUDACC__
+    for (int64_t c = lane() * kLanes; c < channels; c += kTeam * kLanes)
+        body(c, FIELDS_ALIGNED ? kLanes : int(minimum<int64_t>(kLanes, channels - c)));
+#else
+    int64_t c = 0;
+    for (; c + kLanes <= channels; c += kLanes) body(c, kLanes);
     if (channels - c == kLanes / 2) body(c, kLanes / 2);
     else if (c < channels) body(c, int(channels - c));
+#endif
 }
 
 // v = sum or concatenation of the products. With S = Dual: the tangent of v.
