@@ -26,7 +26,7 @@ from torch import Tensor
 from fields.errors import BackendError
 
 SOURCES = Path(__file__).parent / "csrc"
-_HEADERS = ("grid.h", "rays.h", "march.h", "volrend.h", "decoder.h", "neighbours.h", "pdf.h")
+_HEADERS = ("grid.h", "rays.h", "march.h", "volrend.h", "decoder.h", "neighbours.h", "pdf.h", "cloud.h")
 _SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 _DTYPES = {
     "int64_t": torch.int64,
