@@ -23,8 +23,7 @@ def box_weights(
         far = torch.where(held, distance, torch.inf).detach().argsort(dim=1, stable=True)[:, nearest:]
         weight = weight.scatter(1, far, 0.0)
     total = weight.sum(1, keepdim=True)
-    smallest = 1.0 if clamped else torch.finfo(x.dtype).tiny
-    return weight / total.clamp(min=smallest)
+    return weight / torch.where(total > (1.0 if clamped else 0.0), total, 1.0)
 
 
 def products(x: Tensor, centres: Tensor, half: float, vectors: Tensor) -> Tensor:
