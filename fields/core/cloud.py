@@ -150,7 +150,9 @@ def _checked(x, vectors, boxes, reduce, weights, nearest, average, clamp_weights
     if not 1 <= len(vectors) <= _MOST_SCALES or len(boxes) != len(vectors):
         raise ShapeError(f"A cloud has one to four scales, with boxes for each; got {len(vectors)} and {len(boxes)}.")
     if reduce not in ("sum", "concat") or weights not in ("window", "inverse"):
-        raise ShapeError(f"reduce can be 'sum' or 'concat', weights 'window' or 'inverse'; got {reduce!r}, {weights!r}.")
+        raise ShapeError(
+            f"reduce can be 'sum' or 'concat', weights 'window' or 'inverse'; got {reduce!r}, {weights!r}."
+        )
     if not 1 <= nearest <= _MOST_BOXES:
         raise ShapeError(f"nearest is {nearest}; it can be 1 to {_MOST_BOXES}.")
     for s, (v, b) in enumerate(zip(vectors, boxes, strict=True)):
@@ -171,14 +173,17 @@ def _reference_jacobian(x, vectors, index, frame, options) -> tuple[Tensor, Tens
         position = x.detach().requires_grad_()
         v = _ref.value(position, [t.detach() for t in vectors], index, frame, **options)
         columns = v[:, None] if options["summed"] else v
-        rows = [torch.autograd.grad(columns[:, c].sum(), position, retain_graph=True)[0] for c in range(columns.shape[1])]
+        rows = [
+            torch.autograd.grad(columns[:, c].sum(), position, retain_graph=True)[0] for c in range(columns.shape[1])
+        ]
     return v.detach(), rows[0] if options["summed"] else torch.stack(rows, 1)
 
 
 # ---------------------------------------------------------------------------------------- ops and their derivatives
 
 _OPTIONS = ("summed", "averaged", "windowed", "nearest", "clamped")
-_POINTERS = ("grad", "value", "jacobian", "grad_x", "counts", "places", "sample", "weight")
+_POINTERS = ("grad", "value", "jacobian", "grad_x", "counts", "places", "found_box", "found_weight",
+             "sample", "weight")  # fmt: skip
 
 
 def _launch(kernel: str, items: int, x: Tensor, vectors: list[Tensor], index: list[Tensor], frame: list[float],
@@ -194,7 +199,10 @@ def _launch(kernel: str, items: int, x: Tensor, vectors: list[Tensor], index: li
         "knots": [v.shape[2] for v in vectors], "rank": [v.shape[3] for v in vectors],
         "out": sum(v.shape[3] for v in vectors), "scales": len(vectors),
         "low": [v for s in range(len(vectors)) for v in frame[5 * s : 5 * s + 3]],
-        "spacing": frame[3::5], "half": frame[4::5],
+        "spacing": frame[3::5], "half": frame[4::5], "per_spacing": [1 / v for v in frame[3::5]],
+        "per_knot": [(v.shape[2] - 1) / (2 * h) for v, h in zip(vectors, frame[4::5], strict=True)],
+        "per_shared": [1 / h if f else 1 / max(2 * h - v, 1e-12) for f, v, h in zip(free, frame[3::5], frame[4::5], strict=True)],
+        "reach": [h / v - 0.5 for v, h in zip(frame[3::5], frame[4::5], strict=True)],
     }  # fmt: skip
     _backend.launch(f"cloud_{kernel}", items, x.dtype, grain, **(arguments | given))
 
@@ -247,12 +255,16 @@ def _value_bwd(
     chunks, boxes = -(-n // chunk), sum(len(v) for v in vectors)
     counts = torch.zeros(boxes, chunks, dtype=torch.int32)
     sizes = {"chunk": chunk, "chunks": chunks}
-    _launch("count", chunks, *shared, grain=1, counts=counts, **sizes)
+    found_box = torch.empty(n, len(vectors) * options[3], dtype=torch.int32)
+    found = {"found_box": found_box, "found_weight": x.new_empty(found_box.shape)}
+    _launch("find", chunks, *shared, grain=1, counts=counts, **found, **sizes)
     places = torch.zeros(boxes * chunks + 1, dtype=torch.int32)
     torch.cumsum(counts.view(-1), 0, dtype=torch.int32, out=places[1:])
     pairs = int(places[-1])
     sample, weight = torch.empty(pairs, dtype=torch.int32), x.new_empty(pairs)
-    _launch("note", chunks, *shared, grain=1, counts=places[:-1].clone(), sample=sample, weight=weight, **sizes)
+    _launch(
+        "sort", chunks, *shared, grain=1, counts=places[:-1].clone(), sample=sample, weight=weight, **found, **sizes
+    )
     grads = [torch.empty_like(v) for v in vectors]
     _launch("grad_boxes", boxes, *shared, grain=1, grad=grad, grad_vectors=grads, places=places, sample=sample,
             weight=weight, **sizes)  # fmt: skip

@@ -47,7 +47,7 @@ class StrivecConfig:
     """Width of the two hidden layers of the decoder."""
     frequencies: int = 2
     """Octaves of the Fourier encoding of features and view direction."""
-    density_shift: float = -10.0
+    density_shift: float = -5.0
     """σ = softplus(f + shift): starts the field nearly empty."""
     distance_scale: float = 25.0
     """Optical depth per unit of σ and length."""
@@ -73,7 +73,9 @@ class StrivecConfig:
     """Iterations at which the vectors get finer."""
     replace_at: tuple[int, ...] = (400, 800)
     """Iterations at which empty cells and their boxes are dropped."""
-    rate_factors: float = 0.02
+    initial: tuple[float, float] = (0.4, 0.5)
+    """Standard deviation of the noise that density and appearance vectors start from."""
+    rate_factors: float = 0.06
     """Adam learning rate of the vectors."""
     rate_network: float = 2e-3
     """Adam learning rate of basis and decoder."""

@@ -28,6 +28,7 @@ class Strivec(TensoRF):
         spacing, half: per scale, distance of the centres and half the edge of the boxes, scene units.
         boxes, knots, density_rank, appearance_rank: per scale.
         occupancy_resolution: cells along x, y, z of the grid of occupied cells.
+        initial: standard deviation of the noise that density and appearance vectors start from.
         The rest: see `fields.strivec.config.StrivecConfig`.
     """
 
@@ -45,6 +46,7 @@ class Strivec(TensoRF):
         density_rank: list[int],
         appearance_rank: list[int],
         occupancy_resolution: list[int],
+        initial: tuple[float, float] = (0.2, 0.2),
         weights: str = "window",
         nearest: int = 8,
         average_density: bool = False,
@@ -79,8 +81,10 @@ class Strivec(TensoRF):
         self._clearance = ClearanceCache()
         self._index: tuple[list[tuple[Tensor, int]], list[BoxIndex]] | None = None
         sampling = {"weights": weights, "nearest": nearest, "clamp_weights": clamp_weights}
-        self.density_cloud = TriVectorCloud(boxes, knots, density_rank, average=average_density, **sampling)
-        self.appearance_cloud = TriVectorCloud(boxes, knots, appearance_rank, average=average_appearance, **sampling)
+        self.density_cloud = TriVectorCloud(boxes, knots, density_rank, initial[0], average=average_density, **sampling)
+        self.appearance_cloud = TriVectorCloud(
+            boxes, knots, appearance_rank, initial[1], average=average_appearance, **sampling
+        )
         # The paper's one matrix per scale, side by side: their outputs are added up (eq. 17).
         self.basis = nn.Linear(sum(appearance_rank), feature_dim, bias=False)
         inputs = (feature_dim + 3) * (1 + 2 * frequencies)
@@ -110,7 +114,9 @@ class Strivec(TensoRF):
         """The look-up of the boxes of each scale, made again when cells were replaced or written to."""
         now = [(c, -1 if c.is_inference() else c._version) for c in self.cells]
         known = self._index[0] if self._index else []
-        if len(known) != len(now) or any(a is not b or v != w or v < 0 for (a, v), (b, w) in zip(now, known, strict=True)):
+        if len(known) != len(now) or any(
+            a is not b or v != w or v < 0 for (a, v), (b, w) in zip(now, known, strict=True)
+        ):
             index = [
                 BoxIndex.on_lattice(cells.long(), self.low, spacing, half)
                 for cells, spacing, half in zip(self.cells, self.spacing, self.half, strict=True)

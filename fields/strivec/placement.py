@@ -79,7 +79,7 @@ def _from_pictures(config: StrivecConfig, scene: Scene, seed: int) -> tuple[Tens
 
     coarse = method("tensorf-vm").configure("fast", real=scene.real)
     n = config.geometry_iterations
-    coarse = replace(coarse, iterations=n, density_rank=4, appearance_rank=8, hidden=32, rays=1024,
+    coarse = replace(coarse, iterations=n, density_rank=4, appearance_rank=8, hidden=32, rays=1024, density_shift=-3.0,
                      voxels=(64**3, 96**3), upsample_at=(n // 2,), occupancy_at=())  # fmt: skip
     training = TensorfTraining(coarse, scene, seed)
     for i in range(n):
@@ -138,6 +138,7 @@ def knots_within(budget: int, boxes: list[int], edges: list[float], ranks: list[
     Raises:
         ConfigError: not even four knots per vector fit.
     """
+
     def knots(spacing: float) -> list[int]:
         return [max(4, round(edge / spacing) + 1) for edge in edges]
 

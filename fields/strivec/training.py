@@ -40,7 +40,7 @@ class StrivecTraining:
         spacing = [unit * s for s in c.spacing]
         cells = [lattice_cells(points, box[:3], s) for s in spacing]
         torch.manual_seed(seed)
-        names = ("weights", "nearest", "average_density", "average_appearance", "clamp_weights", "feature_dim", "hidden",
+        names = ("initial", "weights", "nearest", "average_density", "average_appearance", "clamp_weights", "feature_dim", "hidden",
                  "frequencies", "density_shift", "distance_scale", "step_ratio", "shading_threshold")  # fmt: skip
         arguments = {name: getattr(c, name) for name in names} | {
             "aabb": box.tolist(), "near": scene.near, "far": scene.far, "low": box[:3].tolist(), "spacing": spacing,
@@ -111,7 +111,10 @@ class StrivecTraining:
             left = len([at for at in c.upsample_at if at > done])
             now, final = self.field.knots, self._final_knots(self.field)
             # In equal ratios from where it is to where it ends.
-            step = [max(k, round((k - 1) * ((f - 1) / (k - 1)) ** (1 / (left + 1))) + 1) for k, f in zip(now, final, strict=True)]
+            step = [
+                max(k, round((k - 1) * ((f - 1) / (k - 1)) ** (1 / (left + 1))) + 1)
+                for k, f in zip(now, final, strict=True)
+            ]
             self.field.upsample(step)
             self._rebuild()
 

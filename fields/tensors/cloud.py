@@ -23,7 +23,7 @@ class TriVectorCloud(nn.Module):
     """
 
     def __init__(
-        self, boxes: Sequence[int], knots: Sequence[int], ranks: Sequence[int], scale: float = 0.2, **sampling
+        self, boxes: Sequence[int], knots: Sequence[int], ranks: Sequence[int], scale: float, **sampling
     ) -> None:
         super().__init__()
         self.sampling = sampling

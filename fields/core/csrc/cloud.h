@@ -13,8 +13,7 @@
 //
 // Everything is written on a scalar S: T, or Dual<T> for the derivative along a direction of x, windows included.
 //
-// The gradient of the vectors is box-centric on a CPU. Samples are counted and then noted per box, by fixed chunks of
-// samples; then each box is one item that adds up its own samples in their order: one owner per element, vectors and
+// The gradient of the vectors is box-centric on a CPU. Samples are sorted by box, in fixed chunks; then each box is one item that adds up its own samples in their order: one owner per element, vectors and
 // gradient of a box stay in cache, and the bits do not depend on the number of threads. Boxes that hold no sample are
 // zeroed and otherwise left alone. On a GPU the item is one sample and `add_to` is atomic.
 #pragma once
@@ -43,6 +42,8 @@ template <class T> struct CloudArgs {
     T* grad_vectors[4];        // like vectors
     int32_t* counts;           // (boxes of all scales, chunks) how many samples of a chunk a box holds
     const int32_t* places;     // (boxes of all scales, chunks) where they are noted
+    int32_t* found_box;        // (n, scales · nearest) among the boxes of all scales, −1 behind the last
+    T* found_weight;           // like found_box
     int32_t* sample;           // (pairs) by box, then by chunk
     T* weight;                 // (pairs)
     int64_t n;                 // samples
@@ -58,6 +59,10 @@ template <class T> struct CloudArgs {
     T low[12];                 // per scale: corner of the first cell
     T spacing[4];              // per scale: edge of a cell
     T half[4];                 // per scale: half the edge of a box
+    T per_spacing[4];          // 1 / spacing
+    T per_knot[4];             // knots per length
+    T per_shared[4];           // 1 / length that a box shares with the next one of the lattice
+    T reach[4];                // spacings from a point back to the first cell whose box can hold it
     int32_t summed;            // 1: ranks and scales are added up; 0: they are concatenated
     int32_t averaged;          // 1: divide by the number of scales that hold x
     int32_t windowed;          // 1: windows; 0: inverse distance
@@ -77,62 +82,72 @@ template <class T> FIELDS_FN Dual<T> root(Dual<T> x) {
 template <class T> FIELDS_FN T with_tangent(T x, T, T) { return x; }
 template <class T> FIELDS_FN Dual<T> with_tangent(T x, T t, Dual<T>) { return {x, t}; }
 
-// The boxes of one scale that contribute to a point, with their weights.
-template <class S, class T> struct Near {
-    int32_t box[kMostBoxes];
-    S weight[kMostBoxes];
-    T squared[kMostBoxes];     // distance of the centre
-    int32_t count;
+// 1 within the part of a box that it has for itself, falling to 0 on its faces over the length that it shares with the
+// next box of the lattice. `offset` is from the centre; `tangent`: whether the derivative is along it.
+template <class S, class T> FIELDS_FN S window(T offset, T half, T per_shared, bool tangent) {
+    const T w = (half - abs_(offset)) * per_shared, slope = offset < 0 ? per_shared : -per_shared;
+    return with_tangent(clamp(w, T(0), T(1)), tangent && w > 0 && w < 1 ? slope : T(0), S());
+}
 
-    FIELDS_FN void add(int32_t b, S w) {
-        box[count] = b;
-        weight[count++] = w;
+// Where a point lies on one vector of a box, at `offset` from its centre.
+template <class S, class T> struct Knot {
+    int64_t left;              // element of the left knot's channels, from the start of the vector
+    S weight[2];               // of the left and the right knot
+
+    FIELDS_FN void locate(const CloudArgs<T>& a, int s, T offset, bool tangent) {
+        const T last = T(a.knots[s] - 1), per_knot = a.per_knot[s];
+        const T q = (offset + a.half[s]) * per_knot, held = clamp(q, T(0), last);
+        const int32_t knot = minimum(int32_t(held), int32_t(a.knots[s] - 2));
+        const T right = held - T(knot), slope = tangent && q >= 0 && q <= last ? per_knot : T(0);
+        left = knot * a.rank[s];
+        weight[0] = with_tangent(1 - right, -slope, S());
+        weight[1] = with_tangent(right, slope, S());
     }
-    // Sorted by distance, equal ones by box: the nearest K are the same whatever the order in which they come.
-    FIELDS_FN void add_if_near(int32_t b, S w, T distance, int32_t most) {
-        const auto before = [&](int32_t at) FIELDS_INLINE {
-            return distance < squared[at] || (distance == squared[at] && b < box[at]);
-        };
-        if (count == most && !before(most - 1)) return;
-        if (count < most) ++count;
-        int32_t at = count - 1;
-        for (; at > 0 && before(at - 1); --at) {
-            box[at] = box[at - 1];
-            weight[at] = weight[at - 1];
-            squared[at] = squared[at - 1];
-        }
-        box[at] = b;
-        weight[at] = w;
-        squared[at] = distance;
+    FIELDS_FN auto interpolate(const CloudArgs<T>& a, int s, int64_t vector, int64_t channel, int count) const {
+        const T* none = nullptr;
+        const int64_t at = vector + left + channel;
+        return weight[0] * load_lanes(a.vectors[s], none, at, count, S()) +
+               weight[1] * load_lanes(a.vectors[s], none, at + a.rank[s], count, S());
     }
 };
 
-// 1 within the part of a box that it has for itself, falling to 0 on its faces over what it shares with the next box of
-// the lattice; `offset` is from the centre, `spacing` that of the centres.
-template <class S, class T> FIELDS_FN S window(S offset, T half, T spacing) {
-    const T d = plain(offset), side = d < 0 ? T(1) : T(-1);
-    const T shared = 2 * half - spacing, rest = half - abs_(d);
-    if (!(rest > 0)) return constant(T(0), S());
-    if (rest >= shared) return constant(T(1), S());
-    return constant(side / shared, S()) * offset + constant(half / shared, S());
-}
+// The boxes of one scale that contribute to a point, with their weights. Boxes of a lattice share their places along an
+// axis, so those are kept once; `place` holds three bits for each axis.
+template <class S, class T> struct Near {
+    int32_t count = 0;
+    int32_t box[kMostBoxes + 1];   // one more, so that a candidate can be written before it is known to count
+    int32_t place[kMostBoxes + 1];
+    S weight[kMostBoxes + 1];      // the squared distance, until all are found, where weights are inverse distances
+    Knot<S, T> knot[3][kMostBoxes];
 
-// Weighs one box if it holds x; `x` carries the tangent.
-template <class S, class T>
-FIELDS_FN void consider(const CloudArgs<T>& a, int s, int32_t b, const S* x, T spacing, Near<S, T>& near) {
-    const T* centre = a.centres[s] + 3 * int64_t(b);
-    const T half = a.half[s];
-    S w = constant(T(1), S()), squared = constant(T(0), S());
-    for (int axis = 0; axis < 3; ++axis) {
-        const S offset = x[axis] + constant(-centre[axis], S());
-        if (!(abs_(plain(offset)) <= half)) return;
-        squared += offset * offset;
-        if (a.windowed) w = w * window(offset, half, spacing);
+    FIELDS_FN void put(int32_t at, int32_t b, int32_t where, S w) {
+        box[at] = b;
+        place[at] = where;
+        weight[at] = w;
     }
-    if (a.windowed && !(plain(w) > 0)) return;
-    if (!a.windowed) w = inverse(root(squared) + constant(T(1e-6), S()));
-    near.add_if_near(b, w, plain(squared), int32_t(a.nearest));
-}
+    FIELDS_FN bool before(T distance, int32_t b, int32_t at) const {
+        return distance < plain(weight[at]) || (distance == plain(weight[at]) && b < box[at]);
+    }
+    // Sorted by distance, equal ones by box: the nearest are the same whatever the order in which they come.
+    FIELDS_FN void put_if_near(int32_t most, int32_t b, int32_t where, S squared) {
+        if (count == most && !before(plain(squared), b, most - 1)) return;
+        if (count < most) ++count;
+        int32_t at = count - 1;
+        for (; at > 0 && before(plain(squared), b, at - 1); --at) put(at, box[at - 1], place[at - 1], weight[at - 1]);
+        put(at, b, where, squared);
+    }
+    FIELDS_FN void keep_nearest(int32_t most) {
+        const Near all = *this;
+        count = 0;
+        for (int32_t e = 0; e < all.count; ++e) put_if_near(most, all.box[e], all.place[e], all.weight[e]);
+    }
+    FIELDS_FN auto product(const CloudArgs<T>& a, int s, int32_t e, int64_t channel, int count) const {
+        const int64_t length = a.knots[s] * a.rank[s], first = 3 * int64_t(box[e]) * length;
+        return knot[0][place[e] & 7].interpolate(a, s, first, channel, count) *
+               knot[1][place[e] >> 3 & 7].interpolate(a, s, first + length, channel, count) *
+               knot[2][place[e] >> 6].interpolate(a, s, first + 2 * length, channel, count);
+    }
+};
 
 // The cell of a hash with this key, or the number of cells.
 FIELDS_FN int64_t find_cell(const int64_t* keys, int64_t cells, int64_t key) {
@@ -145,59 +160,103 @@ FIELDS_FN int64_t find_cell(const int64_t* keys, int64_t cells, int64_t key) {
     return first < cells && keys[first] == key ? first : cells;
 }
 
-// The boxes of scale s that hold sample i, weighted to sum to 1. `axis`: of the tangent, none if negative.
-template <class S, class T> FIELDS_FN void gather(const CloudArgs<T>& a, int s, int64_t i, int axis, Near<S, T>& near) {
-    near.count = 0;
+// Boxes on a lattice: the cells within half an edge along each axis, two, or up to three where boxes are larger than two
+// spacings. Without branches where there are two: which of the eight boxes exist and hold the point is anyone's guess.
+template <class S, class T>
+FIELDS_FN void gather_lattice(const CloudArgs<T>& a, int s, int64_t i, int axis, bool knots, Near<S, T>& near) {
     const T half = a.half[s], spacing = a.spacing[s];
-    S x[3];
-    int64_t first[3], last[3];
+    const int64_t* cells = a.cells + 3 * s;
+    const bool wide = half > spacing;
+    const int many = wide ? 4 : 2;
+    int64_t row[3][4];         // of the lattice
+    S along[3][4];             // the window, or the squared offset; 0 or infinite where the box does not hold the point
     for (int k = 0; k < 3; ++k) {
-        const T v = a.x[3 * i + k];
-        x[k] = with_tangent(v, T(k == axis), S());
-        const T at = (v - a.low[3 * s + k]) / spacing;
-        if (!(abs_(at) < T(1e6))) return;  // not a number, or far from everything
-        const T reach = a.lattice[s] ? half / spacing - T(0.5) : T(0.5);
-        first[k] = int64_t(floor_(at - reach));
-        last[k] = int64_t(floor_(at + reach));
-    }
-    if (a.lattice[s]) {
-        // A box belongs to the cell around its centre; rounding may offer a cell too many, whose window is 0.
-        const int64_t* cells = a.cells + 3 * s;
-        S w[3][4];
-        for (int k = 0; k < 3; ++k) {
-            first[k] = maximum<int64_t>(first[k], 0);
-            last[k] = minimum(minimum(last[k], cells[k] - 1), first[k] + 3);
-            if (a.windowed)
-                for (int64_t c = first[k]; c <= last[k]; ++c)
-                    w[k][c - first[k]] = window(x[k] + constant(-(a.low[3 * s + k] + (T(c) + T(0.5)) * spacing), S()), half, spacing);
+        const T x = a.x[3 * i + k], low = a.low[3 * s + k];
+        const int32_t first = int32_t(floor_((x - low) * a.per_spacing[s] - a.reach[s]));
+        for (int c = 0; c < many; ++c) {
+            const int32_t cell = first + c;
+            const T offset = x - (low + (T(cell) + T(0.5)) * spacing);
+            const bool holds = abs_(offset) <= half && cell >= 0 && cell < cells[k], tangent = k == axis;
+            row[k][c] = holds ? cell : 0;
+            if (a.windowed) along[k][c] = window<S>(holds ? offset : half, half, a.per_shared[s], tangent);
+            else along[k][c] = with_tangent(holds ? offset * offset : infinity(T()), tangent ? 2 * offset : T(0), S());
+            if (knots) near.knot[k][c].locate(a, s, offset, tangent);
         }
-        for (int64_t cx = first[0]; cx <= last[0]; ++cx)
-            for (int64_t cy = first[1]; cy <= last[1]; ++cy)
-                for (int64_t cz = first[2]; cz <= last[2]; ++cz) {
-                    const int32_t b = a.lattice[s][(cx * cells[1] + cy) * cells[2] + cz];
-                    if (b < 0) continue;
-                    if (!a.windowed) {
-                        consider(a, s, b, x, spacing, near);
-                        continue;
-                    }
-                    const S product = w[0][cx - first[0]] * w[1][cy - first[1]] * w[2][cz - first[2]];
-                    if (plain(product) > 0 && near.count < kMostBoxes) near.add(b, product);
-                }
-    } else {
-        for (int64_t cx = first[0]; cx <= last[0]; ++cx)
-            for (int64_t cy = first[1]; cy <= last[1]; ++cy)
-                for (int64_t cz = first[2]; cz <= last[2]; ++cz) {
-                    if (cx < 0 || cy < 0 || cz < 0) continue;
-                    const int64_t cell = find_cell(a.keys[s], a.cells[3 * s], morton(cx, cy, cz));
-                    if (cell == a.cells[3 * s]) continue;
-                    for (int32_t m = a.begins[s][cell]; m < a.begins[s][cell + 1]; ++m)
-                        consider(a, s, a.members[s][m], x, half, near);
-                }
     }
+    for (int x = 0; x < many; ++x)
+        for (int y = 0; y < many; ++y)
+            for (int z = 0; z < many; ++z) {
+                const int32_t b = a.lattice[s][(row[0][x] * cells[1] + row[1][y]) * cells[2] + row[2][z]];
+                const int32_t place = x | y << 3 | z << 6;
+                if (a.windowed) {
+                    const S w = along[0][x] * along[1][y] * along[2][z];
+                    near.put(near.count, b, place, w);
+                    near.count += b >= 0 && plain(w) > 0;
+                } else {
+                    const S squared = along[0][x] + along[1][y] + along[2][z];
+                    const bool holds = b >= 0 && plain(squared) < infinity(T());
+                    if (wide) {
+                        if (holds) near.put_if_near(int32_t(a.nearest), b, place, squared);
+                    } else {
+                        near.put(near.count, b, place, squared);
+                        near.count += holds;
+                    }
+                }
+            }
+    if (near.count > a.nearest) near.keep_nearest(int32_t(a.nearest));
+}
+
+// Boxes anywhere: the eight cells of the hash that a box around the point touches.
+template <class S, class T>
+FIELDS_FN void gather_hashed(const CloudArgs<T>& a, int s, int64_t i, int axis, bool knots, Near<S, T>& near) {
+    const T half = a.half[s], *x = a.x + 3 * i;
+    int64_t first[3];
+    for (int k = 0; k < 3; ++k) first[k] = int64_t(floor_((x[k] - a.low[3 * s + k]) * a.per_spacing[s] - T(0.5)));
+    for (int corner = 0; corner < 8; ++corner) {
+        const int64_t cx = first[0] + (corner & 1), cy = first[1] + (corner >> 1 & 1), cz = first[2] + (corner >> 2);
+        if (cx < 0 || cy < 0 || cz < 0) continue;
+        const int64_t cell = find_cell(a.keys[s], a.cells[3 * s], morton(cx, cy, cz));
+        if (cell == a.cells[3 * s]) continue;
+        for (int32_t m = a.begins[s][cell]; m < a.begins[s][cell + 1]; ++m) {
+            const int32_t b = a.members[s][m];
+            S squared = constant(T(0), S());
+            bool holds = true;
+            for (int k = 0; k < 3; ++k) {
+                const T offset = x[k] - a.centres[s][3 * int64_t(b) + k];
+                holds = holds && (a.windowed ? abs_(offset) < half : abs_(offset) <= half);
+                squared += with_tangent(offset * offset, k == axis ? 2 * offset : T(0), S());
+            }
+            if (holds) near.put_if_near(int32_t(a.nearest), b, 0, squared);
+        }
+    }
+    for (int32_t e = 0; e < near.count; ++e) {
+        near.place[e] = e | e << 3 | e << 6;
+        S w = constant(T(1), S());
+        for (int k = 0; k < 3; ++k) {
+            const T offset = x[k] - a.centres[s][3 * int64_t(near.box[e]) + k];
+            if (a.windowed) w = w * window<S>(offset, half, a.per_shared[s], k == axis);
+            if (knots) near.knot[k][e].locate(a, s, offset, k == axis);
+        }
+        if (a.windowed) near.weight[e] = w;
+    }
+}
+
+// The boxes of scale s that hold sample i, weighted to sum to 1. `axis`: of the tangent, none if negative.
+template <class S, class T>
+FIELDS_FN void gather(const CloudArgs<T>& a, int s, int64_t i, int axis, bool knots, Near<S, T>& near) {
+    near.count = 0;
+    bool there = true;         // and not too far away, or no number at all, for its cell to be one
+    for (int k = 0; k < 3; ++k) there = there && abs_(a.x[3 * i + k] - a.low[3 * s + k]) < T(1e6) * a.spacing[s];
+    if (!there) return;
+    if (a.lattice[s]) gather_lattice(a, s, i, axis, knots, near);
+    else gather_hashed(a, s, i, axis, knots, near);
     S total = constant(T(0), S());
-    for (int32_t e = 0; e < near.count; ++e) total += near.weight[e];
+    for (int32_t e = 0; e < near.count; ++e) {
+        if (!a.windowed) near.weight[e] = inverse(root(near.weight[e]) + constant(T(1e-6), S()));
+        total += near.weight[e];
+    }
     if (a.clamped && plain(total) < 1) return;
-    const S scale = near.count ? inverse(total) : total;
+    const S scale = inverse(total);
     for (int32_t e = 0; e < near.count; ++e) near.weight[e] = near.weight[e] * scale;
 }
 
@@ -207,40 +266,11 @@ template <class T> FIELDS_FN T share(const CloudArgs<T>& a, int64_t i) {
     int held = 0;
     for (int s = 0; s < a.scales; ++s) {
         Near<T, T> near;
-        gather(a, s, i, -1, near);
+        gather(a, s, i, -1, false, near);
         held += near.count > 0;
     }
     return held ? T(1) / T(held) : T(1);
 }
-
-// Where sample i lies on the three vectors of a box.
-template <class S, class T> struct Knots {
-    int64_t left[3];           // element at which the left knot's channels start
-    S weight[3][2];            // of the left and the right knot
-
-    FIELDS_FN void locate(const CloudArgs<T>& a, int s, int32_t b, int64_t i, int axis) {
-        const T last = T(a.knots[s] - 1), per_length = last / (2 * a.half[s]);
-        for (int k = 0; k < 3; ++k) {
-            const T q = (a.x[3 * i + k] - a.centres[s][3 * int64_t(b) + k] + a.half[s]) * per_length;
-            const T held = clamp(q, T(0), last);
-            const int64_t knot = minimum<int64_t>(int64_t(held), a.knots[s] - 2);
-            const T right = held - T(knot), slope = k == axis && q >= 0 && q <= last ? per_length : T(0);
-            left[k] = ((int64_t(b) * 3 + k) * a.knots[s] + knot) * a.rank[s];
-            weight[k][0] = with_tangent(1 - right, -slope, S());
-            weight[k][1] = with_tangent(right, slope, S());
-        }
-    }
-    FIELDS_FN auto interpolate(const CloudArgs<T>& a, int s, int axis, int64_t channel, int count) const {
-        const T* none = nullptr;
-        const int64_t at = left[axis] + channel;
-        return weight[axis][0] * load_lanes(a.vectors[s], none, at, count, S()) +
-               weight[axis][1] * load_lanes(a.vectors[s], none, at + a.rank[s], count, S());
-    }
-    FIELDS_FN auto product(const CloudArgs<T>& a, int s, int64_t channel, int count) const {
-        return interpolate(a, s, 0, channel, count) * interpolate(a, s, 1, channel, count) *
-               interpolate(a, s, 2, channel, count);
-    }
-};
 
 // Calls body(first channel, count, lanes) with the weighted sum over boxes of every block of channels.
 template <class S, class T, class Body> FIELDS_FN void each_block(const CloudArgs<T>& a, int64_t i, int axis, Body&& body) {
@@ -248,13 +278,11 @@ template <class S, class T, class Body> FIELDS_FN void each_block(const CloudArg
     int64_t start = 0;
     for (int s = 0; s < a.scales; start += a.rank[s++]) {
         Near<S, T> near;
-        gather(a, s, i, axis, near);
-        Knots<S, T> knots[kMostBoxes];
-        for (int32_t e = 0; e < near.count; ++e) knots[e].locate(a, s, near.box[e], i, axis);
+        gather(a, s, i, axis, true, near);
         blocks(a.rank[s], [&](int64_t c, int count) FIELDS_INLINE {
             auto sum = fill_lanes(S());
             for (int32_t e = 0; e < near.count; ++e)
-                sum += fill_lanes(part * near.weight[e]) * knots[e].product(a, s, c, count);
+                sum += fill_lanes(part * near.weight[e]) * near.product(a, s, e, c, count);
             body(start + c, count, sum);
         });
     }
@@ -304,17 +332,19 @@ template <class T, bool CONTRACT> struct CloudSlopes : CloudArgs<T> {
 
 // Adds w · grad times the product of the other two vectors to the knots of each vector of box b.
 template <class T> FIELDS_FN void scatter(const CloudArgs<T>& a, int s, int64_t start, int32_t b, int64_t i, T w) {
-    Knots<T, T> knots;
-    knots.locate(a, s, b, i, -1);
-    T* out = a.grad_vectors[s];
+    Knot<T, T> knot[3];
+    const int64_t length = a.knots[s] * a.rank[s], first = 3 * int64_t(b) * length;
+    for (int k = 0; k < 3; ++k) knot[k].locate(a, s, a.x[3 * i + k] - a.centres[s][3 * int64_t(b) + k], false);
+    T* out = a.grad_vectors[s] + first;
     blocks(a.rank[s], [&](int64_t c, int count) FIELDS_INLINE {
-        const auto x = knots.interpolate(a, s, 0, c, count), y = knots.interpolate(a, s, 1, c, count);
-        const auto z = knots.interpolate(a, s, 2, c, count);
+        const auto x = knot[0].interpolate(a, s, first, c, count), y = knot[1].interpolate(a, s, first + length, c, count);
+        const auto z = knot[2].interpolate(a, s, first + 2 * length, c, count);
         const auto g = a.summed ? fill_lanes(w * a.grad[i]) : w * load_lanes(a.grad + i * a.out + start + c, count);
         const decltype(x) own[3] = {g * y * z, g * x * z, g * x * y};
         for (int k = 0; k < 3; ++k) {
-            add_lanes(out + knots.left[k] + c, knots.weight[k][0] * own[k], count);
-            add_lanes(out + knots.left[k] + a.rank[s] + c, knots.weight[k][1] * own[k], count);
+            T* left = out + k * length + knot[k].left + c;
+            add_lanes(left, knot[k].weight[0] * own[k], count);
+            add_lanes(left + a.rank[s], knot[k].weight[1] * own[k], count);
         }
     });
 }
@@ -325,22 +355,39 @@ template <class T, class Body> FIELDS_FN void each_box(const CloudArgs<T>& a, in
     int64_t start = 0;
     for (int s = 0; s < a.scales; start += a.rank[s++]) {
         Near<T, T> near;
-        gather(a, s, i, -1, near);
+        gather(a, s, i, -1, false, near);
         for (int32_t e = 0; e < near.count; ++e) body(s, start, near.box[e], part * near.weight[e]);
     }
 }
 
-// Item: a chunk of samples. Counts the samples of each box, or notes them, `counts` being where the next one goes.
-template <class T, bool NOTE> struct CloudPairs : CloudArgs<T> {
+// Item: a chunk of samples. Finds their boxes and counts the samples of each.
+template <class T> struct CloudFind : CloudArgs<T> {
     FIELDS_FN void operator()(int64_t item) const {
-        const int64_t end = minimum(this->n, (item + 1) * this->chunk);
-        int64_t before[kScales] = {};
-        for (int s = 1; s < this->scales; ++s) before[s] = before[s - 1] + this->boxes[s - 1];
-        for (int64_t i = item * this->chunk; i < end; ++i)
+        const int64_t end = minimum(this->n, (item + 1) * this->chunk), most = this->scales * this->nearest;
+        int32_t before[kScales] = {};
+        for (int s = 1; s < this->scales; ++s) before[s] = before[s - 1] + int32_t(this->boxes[s - 1]);
+        for (int64_t i = item * this->chunk; i < end; ++i) {
+            int32_t found = 0;
             each_box(*this, i, [&](int s, int64_t, int32_t b, T w) FIELDS_INLINE {
-                const int32_t at = this->counts[(before[s] + b) * this->chunks + item]++;
-                if (NOTE) this->sample[at] = int32_t(i), this->weight[at] = w;
+                ++this->counts[(before[s] + b) * this->chunks + item];
+                this->found_box[i * most + found] = before[s] + b;
+                this->found_weight[i * most + found++] = w;
             });
+            if (found < most) this->found_box[i * most + found] = -1;
+        }
+    }
+};
+
+// Item: a chunk of samples. Sorts them by box; `counts` says where the next sample of a box goes.
+template <class T> struct CloudSort : CloudArgs<T> {
+    FIELDS_FN void operator()(int64_t item) const {
+        const int64_t end = minimum(this->n, (item + 1) * this->chunk), most = this->scales * this->nearest;
+        for (int64_t i = item * this->chunk; i < end; ++i)
+            for (int64_t p = i * most; p < (i + 1) * most && this->found_box[p] >= 0; ++p) {
+                const int32_t at = this->counts[this->found_box[p] * this->chunks + item]++;
+                this->sample[at] = int32_t(i);
+                this->weight[at] = this->found_weight[p];
+            }
     }
 };
 
@@ -395,16 +442,14 @@ template <class T> struct BoxAdam {
 
 template <class T> using CloudJacobian = CloudSlopes<T, false>;
 template <class T> using CloudGradX = CloudSlopes<T, true>;
-template <class T> using CloudCount = CloudPairs<T, false>;
-template <class T> using CloudNote = CloudPairs<T, true>;
 
 }  // namespace fields
 
 FIELDS_KERNEL(cloud_value, fields::CloudValue, CloudArgs)
 FIELDS_KERNEL(cloud_jacobian, fields::CloudJacobian, CloudArgs)
 FIELDS_KERNEL(cloud_grad_x, fields::CloudGradX, CloudArgs)
-FIELDS_KERNEL(cloud_count, fields::CloudCount, CloudArgs)
-FIELDS_KERNEL(cloud_note, fields::CloudNote, CloudArgs)
+FIELDS_KERNEL(cloud_find, fields::CloudFind, CloudArgs)
+FIELDS_KERNEL(cloud_sort, fields::CloudSort, CloudArgs)
 FIELDS_KERNEL(cloud_grad_boxes, fields::CloudGradBoxes, CloudArgs)
 FIELDS_KERNEL(cloud_grad_samples, fields::CloudGradSamples, CloudArgs)
 FIELDS_KERNEL(box_adam, fields::BoxAdam, BoxAdam)
