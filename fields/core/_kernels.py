@@ -19,7 +19,7 @@ from torch import Tensor
 from fields.errors import BackendError
 
 SOURCES = Path(__file__).parent / "csrc"
-HEADERS = ("grid.h", "rays.h", "march.h", "visible.h", "volrend.h", "encoding.h", "decoder.h", "neighbours.h", "pdf.h")
+HEADERS = ("grid.h", "rays.h", "march.h", "visible.h", "volrend.h", "encoding.h", "decoder.h", "neighbours.h", "pdf.h", "cloud.h")
 HOST_ONLY = ("decoder.h",)
 """Headers without GPU code."""
 SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
