@@ -19,7 +19,18 @@ from torch import Tensor
 from fields.errors import BackendError
 
 SOURCES = Path(__file__).parent / "csrc"
-HEADERS = ("grid.h", "rays.h", "march.h", "visible.h", "volrend.h", "encoding.h", "decoder.h", "neighbours.h", "pdf.h")
+HEADERS = (
+    "grid.h",
+    "rays.h",
+    "march.h",
+    "visible.h",
+    "volrend.h",
+    "encoding.h",
+    "decoder.h",
+    "neighbours.h",
+    "pdf.h",
+    "cloud.h",
+)
 SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 """Of the names of a kernel's two compiled forms."""
 
@@ -115,7 +126,7 @@ class Packer:
                 if not m.pointer:
                     values.extend(value) if m.length else values.append(value)
                 elif not m.length:
-                    values.append(0 if value is None else self._address(m, value, device))
+                    values.append(self._address(m, value, device))
                 else:
                     values.extend(self._address(m, v, device) for v in value)
                 if m.length:
@@ -127,7 +138,9 @@ class Packer:
             raise BackendError(f"{self.kernel}: unknown arguments {sorted(unknown)}.")
         return self._struct.pack(*values)
 
-    def _address(self, member: Member, value: Tensor, device: torch.device) -> int:
+    def _address(self, member: Member, value: Tensor | None, device: torch.device) -> int:
+        if value is None:
+            return 0
         expected = self._dtypes[member.kind]
         stored = value.dtype
         if stored is torch.bool:

@@ -159,7 +159,7 @@ class TensoRF(Field):
             t_min = t_min + jitter * step
         clearance = self._clearance(self.occupied)
         behind = torch.ones(3, device=origins.device) if background is None else background
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() and isinstance(self.density_grid, FactorisedGrid):
             seen = visible_samples(origins, directions, t_min, t_max, clearance, self.aabb,
                                    list(self.density_grid.factors), self.density_grid.layout, step,
                                    shift=self.density_shift, scale=self.distance_scale,

@@ -46,6 +46,8 @@ def configured() -> list[tuple[str, int, dict]]:
     for method in methods().values():
         for preset in method.presets():
             settings = method.configure(preset)
+            if not hasattr(settings, "layout"):  # no factorised grid
+                continue
             grid("value grad_factors visible_count visible_write", settings.layout, settings.density_rank, True)
             grid("value grad_factors", settings.layout, settings.appearance_rank, False)
             grid("value", settings.layout, settings.appearance_rank, False, torch.float16)

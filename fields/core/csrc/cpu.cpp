@@ -9,6 +9,7 @@
 #include "decoder.h"
 #include "neighbours.h"
 #include "pdf.h"
+#include "cloud.h"
 
 #if defined(__GLIBC__)
 #include <malloc.h>

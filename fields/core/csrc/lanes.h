@@ -70,6 +70,14 @@ template <class V> FIELDS_FN void add_lanes(int64_t* p, V v, int count, const do
 }
 #else
 template <class T> FIELDS_FN Lanes<T> load_lanes(const T* p, int count) {
+#if __has_builtin(__builtin_shufflevector)
+    if (count == kLanes / 2) {  // widened in registers: through memory the wide load would wait for the narrow store
+        typedef T Half __attribute__((vector_size(kLanes / 2 * sizeof(T))));
+        Half half;
+        __builtin_memcpy(&half, p, sizeof(half));
+        return __builtin_shufflevector(half, Half{}, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    }
+#endif
     Lanes<T> v = {};
     __builtin_memcpy(&v, p, sizeof(T) * count);
     return v;

@@ -1,0 +1,356 @@
+"""Sampling clouds of boxes that each hold a CP tensor of their own, and the optimiser that leaves idle boxes alone.
+
+The vectors of one scale are one tensor (boxes, 3, knots, rank): for every box and axis a row of `rank` numbers per knot.
+Knots are corner aligned, the first and the last on the faces of the box. What a box says of a point is the sum over
+ranks of the product of its three interpolated vectors; what the cloud says is the weighted mean over the boxes that hold
+the point, added up over scales.
+
+Reference: Strivec (Gao et al., ICCV 2023), eq. 6 to 17.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from fields.core import _backend
+from fields.core._check import check_floating, check_shape
+from fields.core._op import op
+from fields.core._ref import cloud as _ref
+from fields.core.neighbours import morton_encode
+from fields.errors import ShapeError
+
+_MOST_SCALES, _MOST_BOXES = 4, 8  # kScales, kMostBoxes in cloud.h
+_CHUNKS, _SMALLEST_CHUNK = 16, 1024  # of the samples, when they are binned by box
+
+Reduce = Literal["sum", "concat"]
+Weights = Literal["window", "inverse"]
+
+
+@dataclass(frozen=True, eq=False)
+class BoxIndex:
+    """Boxes of one size, and how those that hold a point are found. Made by `on_lattice` or `free`."""
+
+    centres: Tensor
+    """(B, 3) floating point; float64 on a lattice, so that each precision has its best centres."""
+    half: float
+    """Half the edge of a box."""
+    low: tuple[float, float, float]
+    """Corner of the first cell."""
+    spacing: float
+    """Edge of a cell."""
+    lattice: Tensor
+    """(nx, ny, nz) int32: the box of each cell, or −1. Empty for free centres."""
+    keys: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    begins: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int32))
+    members: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int32))
+
+    @classmethod
+    def on_lattice(cls, cells: Tensor, low: Sequence[float], spacing: float, half: float) -> BoxIndex:
+        """Boxes around the centres low + (cell + ½)·spacing of distinct, non-negative cells (B, 3) int64.
+
+        Raises:
+            ShapeError: boxes so large that more than three would hold a point along one axis, or cells that repeat.
+        """
+        check_shape("cells", cells, None, 3)
+        if not 0 < half <= 1.5 * spacing:
+            raise ShapeError(f"half is {half}: it must be positive and at most 1.5 times the spacing {spacing}.")
+        if cells.numel() and int(cells.min()) < 0:
+            raise ShapeError("Cells of a lattice count from 0.")
+        size = (cells.amax(0) + 1).tolist() if len(cells) else [1, 1, 1]
+        lattice = torch.full(size, -1, dtype=torch.int32, device=cells.device)
+        lattice[tuple(cells.unbind(1))] = torch.arange(len(cells), dtype=torch.int32, device=cells.device)
+        if int((lattice >= 0).sum()) != len(cells):
+            raise ShapeError("A cell of the lattice holds more than one box.")
+        corner = torch.tensor(list(low), dtype=torch.float64, device=cells.device)
+        centres = corner + (cells.double() + 0.5) * spacing
+        return cls(centres, half, tuple(map(float, low)), spacing, lattice, *_nothing(cells.device))  # type: ignore[arg-type]
+
+    @classmethod
+    def free(cls, centres: Tensor, half: float) -> BoxIndex:
+        """Boxes anywhere, found by a hash of cells as large as a box."""
+        check_shape("centres", centres, None, 3)
+        if not half > 0:
+            raise ShapeError(f"half is {half}: it must be positive.")
+        edge = 2 * half
+        low = (centres.amin(0) - half).tolist() if len(centres) else [0.0] * 3
+        cells = ((centres - centres.new_tensor(low)) / edge).floor().long()
+        keys, order = torch.sort(morton_encode(cells), stable=True)
+        keys, counts = torch.unique_consecutive(keys, return_counts=True)
+        begins = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).int()
+        lattice = torch.empty(0, 0, 0, dtype=torch.int32, device=centres.device)
+        return cls(centres, half, tuple(low), edge, lattice, keys, begins, order.int())  # type: ignore[arg-type]
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        return [self.centres, self.lattice, self.keys, self.begins, self.members]
+
+    @property
+    def frame(self) -> list[float]:
+        return [*self.low, self.spacing, self.half]
+
+
+def _nothing(device: torch.device) -> list[Tensor]:
+    return [torch.empty(0, dtype=d, device=device) for d in (torch.int64, torch.int32, torch.int32)]
+
+
+def tri_vector_sample(
+    x: Tensor,
+    vectors: Sequence[Tensor],
+    boxes: Sequence[BoxIndex],
+    reduce: Reduce = "sum",
+    jacobian: bool = False,
+    *,
+    weights: Weights = "window",
+    nearest: int = 8,
+    average: bool = False,
+    clamp_weights: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Samples a cloud of tri-vectors of one to four scales.
+
+    Args:
+        x: (N, 3) positions in the frame of the boxes.
+        vectors: per scale (B, 3, knots, rank).
+        boxes: where the boxes of each scale are.
+        reduce: "sum" adds up ranks and scales; "concat" keeps the rank₁ + rank₂ + … products apart, averaged over boxes.
+        jacobian: also return the derivative of the value with respect to x, the weights' included.
+        weights: "window", 1 in the middle of a box and 0 on its faces, so that the value has no seams; "inverse", the
+            paper's 1 / (distance + 1e-6) to the nearest boxes (eq. 15). Either way they are normalised to sum to 1.
+        nearest: at most so many boxes of a scale contribute, the nearest ones, equal distances by index.
+        average: divide by the number of scales with a box at x (the paper's text), instead of adding up (its code).
+        clamp_weights: divide inverse weights by no less than 1, as the paper's code does.
+
+    Returns:
+        (N,) or (N, rank₁ + …); with `jacobian` also (N, 3) or (N, rank₁ + …, 3). Zero where no box is.
+    Gradients: to x and vectors, once; none through the Jacobian. On CPUs the same bits on any number of threads.
+    Raises:
+        ShapeError: vectors that do not fit their boxes; windows on a lattice whose boxes do not overlap, or overlap so
+            much that more than eight hold a point.
+    """
+    options = _checked(x, vectors, boxes, reduce, weights, nearest, average, clamp_weights)
+    index, frame = [t for b in boxes for t in b.tensors], [v for b in boxes for v in b.frame]
+    vectors = [v.contiguous() for v in vectors]
+    if _backend.use_reference(x):
+        if jacobian:
+            return _reference_jacobian(x, vectors, index, frame, options)
+        return _ref.value(x, vectors, index, frame, **options)
+    arguments = (x.contiguous(), vectors, index, frame, list(map(int, options.values())))
+    if jacobian:
+        return _jacobian(*(t.detach() for t in arguments[:1]), [v.detach() for v in vectors], *arguments[2:])
+    return _value(*arguments)
+
+
+def _checked(x, vectors, boxes, reduce, weights, nearest, average, clamp_weights) -> dict[str, Any]:
+    check_shape("x", x, None, 3)
+    check_floating(x=x, **{f"vectors {s}": v for s, v in enumerate(vectors)})
+    if not 1 <= len(vectors) <= _MOST_SCALES or len(boxes) != len(vectors):
+        raise ShapeError(f"A cloud has one to four scales, with boxes for each; got {len(vectors)} and {len(boxes)}.")
+    if reduce not in ("sum", "concat") or weights not in ("window", "inverse"):
+        raise ShapeError(
+            f"reduce can be 'sum' or 'concat', weights 'window' or 'inverse'; got {reduce!r}, {weights!r}."
+        )
+    if not 1 <= nearest <= _MOST_BOXES:
+        raise ShapeError(f"nearest is {nearest}; it can be 1 to {_MOST_BOXES}.")
+    for s, (v, b) in enumerate(zip(vectors, boxes, strict=True)):
+        check_shape(f"vectors {s}", v, len(b.centres), 3, None, None)
+        if v.shape[2] < 2:
+            raise ShapeError(f"A vector needs at least two knots; scale {s} has {v.shape[2]}.")
+        if weights == "window" and b.lattice.numel():
+            if not 0.5 * b.spacing < b.half <= b.spacing:
+                raise ShapeError(f"Windows need half edges of 0.5 to 1 spacings ({b.spacing}), not {b.half}.")
+            if nearest < _MOST_BOXES:
+                raise ShapeError(f"Windows on a lattice sum to 1 over eight boxes, not over the nearest {nearest}.")
+    return {"summed": reduce == "sum", "averaged": average, "windowed": weights == "window", "nearest": nearest,
+            "clamped": clamp_weights and weights == "inverse"}  # fmt: skip
+
+
+def _reference_jacobian(x, vectors, index, frame, options) -> tuple[Tensor, Tensor]:
+    with torch.enable_grad():
+        position = x.detach().requires_grad_()
+        v = _ref.value(position, [t.detach() for t in vectors], index, frame, **options)
+        columns = v[:, None] if options["summed"] else v
+        rows = [
+            torch.autograd.grad(columns[:, c].sum(), position, retain_graph=True)[0] for c in range(columns.shape[1])
+        ]
+    return v.detach(), rows[0] if options["summed"] else torch.stack(rows, 1)
+
+
+# ---------------------------------------------------------------------------------------- ops and their derivatives
+
+_OPTIONS = ("summed", "averaged", "windowed", "nearest", "clamped")
+_POINTERS = ("grad", "value", "jacobian", "grad_x", "counts", "places", "found_box", "found_weight",
+             "sample", "weight")  # fmt: skip
+
+
+def _launch(kernel: str, items: int, x: Tensor, vectors: list[Tensor], index: list[Tensor], frame: list[float],
+            options: list[int], grain: int = 64, **given) -> None:  # fmt: skip
+    centres, lattice, keys, begins, members = (index[k::5] for k in range(5))
+    free = [not t.numel() for t in lattice]
+    cells = [[len(k), 0, 0] if f else list(t.shape) for f, k, t in zip(free, keys, lattice, strict=True)]
+    arguments: dict[str, Any] = dict.fromkeys(_POINTERS) | dict(zip(_OPTIONS, options, strict=True)) | {
+        "x": x, "vectors": vectors, "grad_vectors": [], "centres": [c.to(x.dtype) for c in centres],
+        "lattice": [None if f else t for f, t in zip(free, lattice, strict=True)],
+        "keys": keys, "begins": begins, "members": members, "n": x.shape[0], "chunk": 0, "chunks": 0,
+        "cells": [n for of_scale in cells for n in of_scale], "boxes": [len(c) for c in centres],
+        "knots": [v.shape[2] for v in vectors], "rank": [v.shape[3] for v in vectors],
+        "out": sum(v.shape[3] for v in vectors), "scales": len(vectors),
+        "low": [v for s in range(len(vectors)) for v in frame[5 * s : 5 * s + 3]],
+        "spacing": frame[3::5], "half": frame[4::5], "per_spacing": [1 / v for v in frame[3::5]],
+        "per_knot": [(v.shape[2] - 1) / (2 * h) for v, h in zip(vectors, frame[4::5], strict=True)],
+        "per_shared": [1 / h if f else 1 / max(2 * h - v, 1e-12) for f, v, h in zip(free, frame[3::5], frame[4::5], strict=True)],
+        "reach": [h / v - 0.5 for v, h in zip(frame[3::5], frame[4::5], strict=True)],
+    }  # fmt: skip
+    _backend.launch(f"cloud_{kernel}", items, x, grain, **(arguments | given))
+
+
+def _empty_value(x: Tensor, vectors: list[Tensor], options: list[int]) -> Tensor:
+    return x.new_empty(x.shape[0]) if options[0] else x.new_empty(x.shape[0], sum(v.shape[3] for v in vectors))
+
+
+@op("cloud_value")
+def _value(x: Tensor, vectors: list[Tensor], index: list[Tensor], frame: list[float], options: list[int]) -> Tensor:
+    value = _empty_value(x, vectors, options)
+    _launch("value", x.shape[0], x, vectors, index, frame, options, value=value)
+    return value
+
+
+@op("cloud_jacobian")
+def _jacobian(
+    x: Tensor, vectors: list[Tensor], index: list[Tensor], frame: list[float], options: list[int]
+) -> tuple[Tensor, Tensor]:
+    value = _empty_value(x, vectors, options)
+    jacobian = value.new_empty(*value.shape, 3)
+    _launch("jacobian", x.shape[0], x, vectors, index, frame, options, value=value, jacobian=jacobian)
+    return value, jacobian
+
+
+@op("cloud_value_bwd")
+def _value_bwd(
+    grad: Tensor,
+    x: Tensor,
+    vectors: list[Tensor],
+    index: list[Tensor],
+    frame: list[float],
+    options: list[int],
+    need_x: bool,
+    need_vectors: bool,
+) -> list[Tensor]:
+    """[grad_x, *grad_vectors]; empty where not needed."""
+    grad, n = grad.contiguous(), x.shape[0]
+    shared = (x, vectors, index, frame, options)
+    grad_x = torch.empty_like(x) if need_x else x.new_empty(0)
+    if need_x:
+        _launch("grad_x", n, *shared, grad=grad, grad_x=grad_x)
+    if not need_vectors:
+        return [grad_x, *(v.new_empty(0) for v in vectors)]
+    if x.is_cuda:
+        grads = [torch.zeros_like(v) for v in vectors]
+        _launch("grad_samples", n, *shared, grad=grad, grad_vectors=grads)
+        return [grad_x, *grads]
+    chunk = max(_SMALLEST_CHUNK, -(-n // _CHUNKS))
+    chunks, boxes = -(-n // chunk), sum(len(v) for v in vectors)
+    counts = torch.zeros(boxes, chunks, dtype=torch.int32)
+    sizes = {"chunk": chunk, "chunks": chunks}
+    found_box = torch.empty(n, len(vectors) * options[3], dtype=torch.int32)
+    found = {"found_box": found_box, "found_weight": x.new_empty(found_box.shape)}
+    _launch("find", chunks, *shared, grain=1, counts=counts, **found, **sizes)
+    places = torch.zeros(boxes * chunks + 1, dtype=torch.int32)
+    torch.cumsum(counts.view(-1), 0, dtype=torch.int32, out=places[1:])
+    pairs = int(places[-1])
+    sample, weight = torch.empty(pairs, dtype=torch.int32), x.new_empty(pairs)
+    _launch(
+        "sort", chunks, *shared, grain=1, counts=places[:-1].clone(), sample=sample, weight=weight, **found, **sizes
+    )
+    grads = [torch.empty_like(v) for v in vectors]
+    _launch("grad_boxes", boxes, *shared, grain=1, grad=grad, grad_vectors=grads, places=places, sample=sample,
+            weight=weight, **sizes)  # fmt: skip
+    return [grad_x, *grads]
+
+
+@_value.register_fake
+def _(x, vectors, index, frame, options):
+    return _empty_value(x, vectors, options)
+
+
+@_jacobian.register_fake
+def _(x, vectors, index, frame, options):
+    value = _empty_value(x, vectors, options)
+    return value, value.new_empty(*value.shape, 3)
+
+
+@_value_bwd.register_fake
+def _(grad, x, vectors, index, frame, options, need_x, need_vectors):
+    grads = [torch.empty_like(v) if need_vectors else v.new_empty(0) for v in vectors]
+    return [torch.empty_like(x) if need_x else x.new_empty(0), *grads]
+
+
+def _setup(ctx, inputs, output):
+    x, vectors, index, ctx.frame, ctx.options = inputs
+    ctx.scales = len(vectors)
+    ctx.need_x, ctx.need_vectors = x.requires_grad, any(v.requires_grad for v in vectors)
+    ctx.save_for_backward(x, *vectors, *index)
+
+
+def _backward(ctx, grad):
+    x, *rest = ctx.saved_tensors
+    vectors, index = rest[: ctx.scales], rest[ctx.scales :]
+    grads = _value_bwd(grad, x, vectors, index, ctx.frame, ctx.options, ctx.need_x, ctx.need_vectors)
+    of_vectors = grads[1:] if ctx.need_vectors else [None] * ctx.scales
+    return grads[0] if ctx.need_x else None, of_vectors, [None] * len(index), None, None
+
+
+_value.register_autograd(_backward, setup_context=_setup)
+
+
+# ---------------------------------------------------------------------------------------- optimiser
+
+
+class BoxAdam(torch.optim.Optimizer):
+    """Adam for vectors (boxes, …) that leaves a box alone, values and moments, while its gradient is zero throughout.
+
+    Bias is corrected by the steps of the whole optimiser, as in the paper's code: a box that has been idle moves at once
+    with the pace of the others.
+
+    Args:
+        groups: as in torch.optim.
+        lr: learning rate.
+        betas, eps: of Adam.
+    """
+
+    def __init__(self, groups, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.99), eps: float = 1e-8) -> None:
+        super().__init__(groups, {"lr": lr, "betas": betas, "eps": eps})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None or not p.numel():
+                    continue
+                state = self.state[p]
+                if not state:
+                    state["step"] = torch.zeros(())
+                    state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
+                state["step"] += 1
+                (first, second), step = group["betas"], float(state["step"])
+                rate, correction = group["lr"] / (1 - first**step), math.sqrt(1 - second**step)
+                update = _reference_adam if _backend.use_reference(p) else _adam
+                update(p, p.grad.contiguous(), state["exp_avg"], state["exp_avg_sq"], first, second, rate, correction,
+                       group["eps"])  # fmt: skip
+
+
+def _adam(value, grad, mean, square, first, second, rate, correction, epsilon) -> None:
+    _backend.launch("box_adam", value.shape[0], value, 4, value=value.data, grad=grad, mean=mean, square=square,
+                    size=value[0].numel(), beta_mean=first, beta_square=second, rate=rate, correction=correction,
+                    epsilon=epsilon)  # fmt: skip
+
+
+def _reference_adam(value, grad, mean, square, first, second, rate, correction, epsilon) -> None:
+    busy = grad.flatten(1).any(1)
+    mean[busy] = torch.lerp(grad, mean, first)[busy]
+    square[busy] = torch.lerp(grad.square(), square, second)[busy]
+    value[busy] -= rate * mean[busy] / (square[busy].sqrt() / correction + epsilon)

@@ -1,0 +1,1 @@
+"""Strivec: sparse tri-vector radiance fields."""

@@ -1,0 +1,165 @@
+"""The sparse tri-vector radiance field.
+
+Gao, Xu, Su et al.: Strivec: Sparse Tri-Vector Radiance Fields. ICCV 2023. Equation numbers are the paper's.
+
+It is a TensoRF whose grids over one box are clouds of small boxes: marching, volume rendering, occupancy and decoder are
+the same.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fields.core import ClearanceCache
+from fields.core.cloud import BoxIndex
+from fields.rendering import Field
+from fields.tensorf.field import TensoRF
+from fields.tensors.cloud import TriVectorCloud
+
+
+class Strivec(TensoRF):
+    """Density and appearance as clouds of tri-vectors, decoded to colour.
+
+    Args:
+        aabb: box that is marched through, six numbers in scene units.
+        near, far: distances along the unit ray between which is marched.
+        low: corner of the lattices, scene units.
+        spacing, half: per scale, distance of the centres and half the edge of the boxes, scene units.
+        boxes, knots, density_rank, appearance_rank: per scale.
+        occupancy_resolution: cells along x, y, z of the grid of occupied cells.
+        initial: standard deviation of the noise that density and appearance vectors start from.
+        The rest: see `fields.strivec.config.StrivecConfig`.
+    """
+
+    def __init__(
+        self,
+        *,
+        aabb: list[float],
+        near: float,
+        far: float,
+        low: list[float],
+        spacing: list[float],
+        half: list[float],
+        boxes: list[int],
+        knots: list[int],
+        density_rank: list[int],
+        appearance_rank: list[int],
+        occupancy_resolution: list[int],
+        initial: tuple[float, float] = (0.2, 0.2),
+        weights: str = "window",
+        nearest: int = 8,
+        average_density: bool = False,
+        average_appearance: bool = False,
+        clamp_weights: bool = False,
+        feature_dim: int = 27,
+        hidden: int = 64,
+        frequencies: int = 2,
+        density_shift: float = -10.0,
+        distance_scale: float = 25.0,
+        step_ratio: float = 0.8,
+        shading_threshold: float = 1e-3,
+    ) -> None:
+        Field.__init__(self)
+        self.near, self.far = near, far
+        self.decoder, self.frequencies = "mlp", frequencies
+        self.density_shift, self.distance_scale = density_shift, distance_scale
+        self.step_ratio, self.shading_threshold = step_ratio, shading_threshold
+        self.low, self.spacing, self.half = low, spacing, half
+        self.arguments = {
+            "near": near, "far": far, "low": low, "spacing": spacing, "half": half,
+            "density_rank": list(density_rank), "appearance_rank": list(appearance_rank),
+            "weights": weights, "nearest": nearest, "average_density": average_density,
+            "average_appearance": average_appearance, "clamp_weights": clamp_weights,
+            "feature_dim": feature_dim, "hidden": hidden, "frequencies": frequencies, "density_shift": density_shift,
+            "distance_scale": distance_scale, "step_ratio": step_ratio, "shading_threshold": shading_threshold,
+        }  # fmt: skip
+        self.register_buffer("aabb", torch.tensor(aabb, dtype=torch.float32))
+        self.register_buffer("occupied", torch.ones(*occupancy_resolution, dtype=torch.bool))
+        for s, b in enumerate(boxes):
+            self.register_buffer(f"cells_{s}", torch.zeros(b, 3, dtype=torch.int32))
+        self._clearance = ClearanceCache()
+        self._index: tuple[list[tuple[Tensor, int]], list[BoxIndex]] | None = None
+        sampling = {"weights": weights, "nearest": nearest, "clamp_weights": clamp_weights}
+        self.density_cloud = TriVectorCloud(boxes, knots, density_rank, initial[0], average=average_density, **sampling)
+        self.appearance_cloud = TriVectorCloud(
+            boxes, knots, appearance_rank, initial[1], average=average_appearance, **sampling
+        )
+        # The paper's one matrix per scale, side by side: their outputs are added up (eq. 17).
+        self.basis = nn.Linear(sum(appearance_rank), feature_dim, bias=False)
+        inputs = (feature_dim + 3) * (1 + 2 * frequencies)
+        last = nn.Linear(hidden, 3)
+        nn.init.zeros_(last.bias)
+        self.mlp = nn.ModuleList([nn.Linear(inputs, hidden), nn.Linear(hidden, hidden), last])
+
+    def constructor_arguments(self) -> dict:
+        """Plain data from which `Strivec(**…)` makes a field that this one's tensors fit into."""
+        shape = {"boxes": [len(c) for c in self.cells], "knots": self.knots}
+        shape["occupancy_resolution"] = list(self.occupied.shape)
+        return {"aabb": self.aabb.tolist(), **shape, **self.arguments}
+
+    # ------------------------------------------------------------------------------------ boxes
+
+    @property
+    def cells(self) -> list[Tensor]:
+        """Per scale (B, 3) int32: the cell of the lattice that each box is centred on."""
+        return [getattr(self, f"cells_{s}") for s in range(len(self.spacing))]
+
+    @property
+    def knots(self) -> list[int]:
+        return [v.shape[2] for v in self.density_cloud.vectors]
+
+    @property
+    def boxes(self) -> list[BoxIndex]:
+        """The look-up of the boxes of each scale, made again when cells were replaced or written to."""
+        now = [(c, -1 if c.is_inference() else c._version) for c in self.cells]
+        known = self._index[0] if self._index else []
+        if len(known) != len(now) or any(
+            a is not b or v != w or v < 0 for (a, v), (b, w) in zip(now, known, strict=True)
+        ):
+            index = [
+                BoxIndex.on_lattice(cells.long(), self.low, spacing, half)
+                for cells, spacing, half in zip(self.cells, self.spacing, self.half, strict=True)
+            ]
+            self._index = now, index
+        return self._index[1]  # type: ignore[index]
+
+    @property
+    def resolution(self) -> tuple[int, int, int]:
+        """Cells along x, y, z in which occupancy is kept."""
+        x, y, z = self.occupied.shape
+        return x, y, z
+
+    @property
+    def step_size(self) -> float:
+        """Marching step in scene units: `step_ratio` of the knot spacing of the coarsest scale."""
+        return self.step_ratio * 2 * self.half[0] / (self.knots[0] - 1)
+
+    def _positions(self, x: Tensor) -> Tensor:
+        """[-1, 1] over the box to scene coordinates."""
+        return torch.addcmul(self.aabb[:3], x + 1, (self.aabb[3:] - self.aabb[:3]) / 2)
+
+    # ------------------------------------------------------------------------------------ what TensoRF samples
+
+    def density_grid(self, x: Tensor, reduce: str = "sum") -> Tensor:  # type: ignore[override]
+        """The density feature (N,) at normalised positions (N, 3): eq. 6, 11 and 16."""
+        return self.density_cloud(self._positions(x), self.boxes, reduce)
+
+    def appearance_grid(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        """The averaged products (N, sum of ranks) of each scale, before the matrices of eq. 10."""
+        return self.appearance_cloud(self._positions(x), self.boxes)
+
+    # ------------------------------------------------------------------------------------ change of shape
+
+    @torch.no_grad()
+    def upsample(self, knots: list[int]) -> None:  # type: ignore[override]
+        self.density_cloud.resample(knots)
+        self.appearance_cloud.resample(knots)
+
+    @torch.no_grad()
+    def keep_boxes(self, kept: list[Tensor]) -> None:
+        """Drops all boxes but those of the masks (B,), per scale."""
+        for s, mask in enumerate(kept):
+            setattr(self, f"cells_{s}", self.cells[s][mask])
+        self.density_cloud.keep(kept)
+        self.appearance_cloud.keep(kept)
