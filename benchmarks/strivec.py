@@ -157,7 +157,8 @@ def iterations_beside_vm(scene: Scene, rounds: int, warm_up: int = 300) -> Row:
 
 def tensorf_within(name: str, budget: int, scene: Scene):
     """The fast preset of a TensoRF cut or grown to a number of parameters: its grid keeps its final edge as far as
-    the ranks allow (they keep their proportion of one to three, CP one to two, and 4 at least), and gives way beyond.
+    the ranks allow (they keep their proportion of one to three, CP one to two, and 4 at least, those of the paper's
+    smallest VM), and gives way beyond.
     """
     config = method(name).configure("fast", real=scene.real)
     vm = config.layout == "vm"
@@ -165,7 +166,7 @@ def tensorf_within(name: str, budget: int, scene: Scene):
     edge = round(config.voxels[1] ** (1 / 3)) if vm else 500  # CP can use the paper's
     per_rank = 3 * (edge * edge + edge) if vm else 3 * edge
     share = 4 if vm else 3
-    density = max((budget - network) // (per_rank * share), 2 if vm else 4)
+    density = max((budget - network) // (per_rank * share), 4)
     if density * share * per_rank + network > budget:
         area = (budget - network) / (3 * density * share)
         edge = int((math.sqrt(1 + 4 * area) - 1) / 2) if vm else int(area)
