@@ -14,6 +14,7 @@ import dataclasses
 import math
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -157,7 +158,8 @@ def iterations_beside_vm(scene: Scene, rounds: int, warm_up: int = 300) -> Row:
 
 def tensorf_within(name: str, budget: int, scene: Scene):
     """The fast preset of a TensoRF cut or grown to a number of parameters: its grid keeps its final edge as far as
-    the ranks allow (they keep their proportion of one to three, CP one to two, and 4 at least), and gives way beyond.
+    the ranks allow (they keep their proportion of one to three, CP one to two, and 4 at least, those of the paper's
+    smallest VM), and gives way beyond.
     """
     config = method(name).configure("fast", real=scene.real)
     vm = config.layout == "vm"
@@ -165,7 +167,7 @@ def tensorf_within(name: str, budget: int, scene: Scene):
     edge = round(config.voxels[1] ** (1 / 3)) if vm else 500  # CP can use the paper's
     per_rank = 3 * (edge * edge + edge) if vm else 3 * edge
     share = 4 if vm else 3
-    density = max((budget - network) // (per_rank * share), 2 if vm else 4)
+    density = max((budget - network) // (per_rank * share), 4)
     if density * share * per_rank + network > budget:
         area = (budget - network) / (3 * density * share)
         edge = int((math.sqrt(1 + 4 * area) - 1) / 2) if vm else int(area)
@@ -173,17 +175,15 @@ def tensorf_within(name: str, budget: int, scene: Scene):
     return replace(config, density_rank=int(density), appearance_rank=int(density * (share - 1)), voxels=voxels)
 
 
-def parameters(names: list[str], iterations: int, budgets: tuple[int, ...], seed: int) -> list[dict]:
-    rows = []
+def parameters(names: list[str], iterations: int, budgets: tuple[int, ...], seed: int) -> Iterator[dict]:
     for scene in scenes(names):
+        full = method("tensorf-vm").configure("fast", real=scene.real)
+        yield trained("tensorf-vm", full, scene, seed, iterations)[1] | {"budget": "full"}
         for budget in budgets:
             ours = replace(method("strivec").configure("fast", real=scene.real), parameters=str(budget))
             configs = {"strivec": ours} | {n: tensorf_within(n, budget, scene) for n in ("tensorf-vm", "tensorf-cp")}
             for name, config in configs.items():
-                rows.append(trained(name, config, scene, seed, iterations)[1] | {"budget": budget})
-        full = method("tensorf-vm").configure("fast", real=scene.real)
-        rows.append(trained("tensorf-vm", full, scene, seed, iterations)[1] | {"budget": "full"})
-    return rows
+                yield trained(name, config, scene, seed, iterations)[1] | {"budget": budget}
 
 
 def plot_parameters(rows: list[dict], file: Path) -> None:
@@ -199,7 +199,7 @@ def plot_parameters(rows: list[dict], file: Path) -> None:
         for name, colour in colours.items():
             of = sorted((r["parameters"] / 1e6, r["psnr"]) for r in rows
                         if r["scene"] == scene and r["method"] == name and r["budget"] != "full")  # fmt: skip
-            axis.plot(*zip(*of, strict=True), "o-", color=colour, label=name)
+            axis.plot([p for p, _ in of], [db for _, db in of], "o-", color=colour, label=name)
         for r in rows:
             if r["scene"] == scene and r["budget"] == "full":
                 axis.plot(
@@ -229,14 +229,12 @@ ABLATIONS: dict[str, dict] = {
 }
 
 
-def ablation(names: list[str], iterations: int, seed: int) -> list[dict]:
-    rows = []
+def ablation(names: list[str], iterations: int, seed: int) -> Iterator[dict]:
     for scene in scenes(names):
         for label, changes in ABLATIONS.items():
             config = replace(method("strivec").configure("fast", real=scene.real), **changes)
-            rows.append(trained("strivec", config, scene, seed, iterations)[1] | {"change": label})
-            print("   ", label, flush=True)
-    return rows
+            print(label, end=": ", flush=True)
+            yield trained("strivec", config, scene, seed, iterations)[1] | {"change": label}
 
 
 def turned(scene: Scene, degrees: float, axis: tuple[float, float, float] = (1.0, 2.0, 0.5)) -> Scene:
@@ -259,13 +257,11 @@ def turned(scene: Scene, degrees: float, axis: tuple[float, float, float] = (1.0
     return replace(scene, aabb=aabb, name=f"{scene.name}, turned {degrees:g}°", **splits)
 
 
-def rotation(names: list[str], iterations: int, seed: int) -> list[dict]:
-    rows = []
+def rotation(names: list[str], iterations: int, seed: int) -> Iterator[dict]:
     for scene in scenes(names):
         for name in ("strivec", "tensorf-vm"):
             for one in (scene, turned(scene, 30.0)):
-                rows.append(trained(name, method(name).configure("fast"), one, seed, iterations)[1])
-    return rows
+                yield trained(name, method(name).configure("fast"), one, seed, iterations)[1]
 
 
 def main() -> None:
@@ -279,21 +275,27 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.manual_seed(0)
+    machine = {"backend": _backend.backend_name(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    options.out.mkdir(parents=True, exist_ok=True)
     if options.part == "kernels":
         timed = [*kernels(options.rounds), iterations_beside_vm(scenes(["demo"])[0], options.rounds)]
         for row in timed:
             print(
                 f"{row.name:34} {row.ratio:6.1f}×  {row.ours_seconds:.3g} s  {row.reference_seconds:.3g} s  {row.note}"
             )
-        rows = [row.as_json() for row in timed]
-    elif options.part == "parameters":
-        rows = parameters(options.scenes, options.iterations, tuple(options.budgets), options.seed)
-        plot_parameters(rows, options.out / "strivec_parameters.png")
-    else:
-        run = ablation if options.part == "ablation" else rotation
-        rows = run(options.scenes, options.iterations, options.seed)
-    machine = {"backend": _backend.backend_name(), "threads": torch.get_num_threads(), "torch": torch.__version__}
-    write_json(options.out / f"strivec_{options.part}.json", {"machine": machine, "rows": rows})
+        write_json(options.out / "strivec_kernels.json", {"machine": machine, "rows": [row.as_json() for row in timed]})
+        return
+    common = options.scenes, options.iterations
+    rows = []
+    for row in {  # written after every training: they take a while
+        "parameters": lambda: parameters(*common, tuple(options.budgets), options.seed),
+        "ablation": lambda: ablation(*common, options.seed),
+        "rotation": lambda: rotation(*common, options.seed),
+    }[options.part]():
+        rows.append(row)
+        write_json(options.out / f"strivec_{options.part}.json", {"machine": machine, "rows": rows})
+        if options.part == "parameters":
+            plot_parameters(rows, options.out / "strivec_parameters.png")
 
 
 if __name__ == "__main__":

@@ -242,32 +242,32 @@ def _value_bwd(
 ) -> list[Tensor]:
     """[grad_x, *grad_vectors]; empty where not needed."""
     grad, n = grad.contiguous(), x.shape[0]
-    shared = (x, vectors, index, frame, options)
+    shared: dict[str, Any] = {"x": x, "vectors": vectors, "index": index, "frame": frame, "options": options}
     grad_x = torch.empty_like(x) if need_x else x.new_empty(0)
     if need_x:
-        _launch("grad_x", n, *shared, grad=grad, grad_x=grad_x)
+        _launch("grad_x", n, **shared, grad=grad, grad_x=grad_x)
     if not need_vectors:
         return [grad_x, *(v.new_empty(0) for v in vectors)]
     if x.is_cuda:
         grads = [torch.zeros_like(v) for v in vectors]
-        _launch("grad_samples", n, *shared, grad=grad, grad_vectors=grads)
+        _launch("grad_samples", n, **shared, grad=grad, grad_vectors=grads)
         return [grad_x, *grads]
     chunk = max(_SMALLEST_CHUNK, -(-n // _CHUNKS))
     chunks, boxes = -(-n // chunk), sum(len(v) for v in vectors)
     counts = torch.zeros(boxes, chunks, dtype=torch.int32)
-    sizes = {"chunk": chunk, "chunks": chunks}
+    sizes: dict[str, Any] = {"chunk": chunk, "chunks": chunks}
     found_box = torch.empty(n, len(vectors) * options[3], dtype=torch.int32)
-    found = {"found_box": found_box, "found_weight": x.new_empty(found_box.shape)}
-    _launch("find", chunks, *shared, grain=1, counts=counts, **found, **sizes)
+    found: dict[str, Any] = {"found_box": found_box, "found_weight": x.new_empty(found_box.shape)}
+    _launch("find", chunks, **shared, grain=1, counts=counts, **found, **sizes)
     places = torch.zeros(boxes * chunks + 1, dtype=torch.int32)
     torch.cumsum(counts.view(-1), 0, dtype=torch.int32, out=places[1:])
     pairs = int(places[-1])
     sample, weight = torch.empty(pairs, dtype=torch.int32), x.new_empty(pairs)
     _launch(
-        "sort", chunks, *shared, grain=1, counts=places[:-1].clone(), sample=sample, weight=weight, **found, **sizes
+        "sort", chunks, **shared, grain=1, counts=places[:-1].clone(), sample=sample, weight=weight, **found, **sizes
     )
     grads = [torch.empty_like(v) for v in vectors]
-    _launch("grad_boxes", boxes, *shared, grain=1, grad=grad, grad_vectors=grads, places=places, sample=sample,
+    _launch("grad_boxes", boxes, **shared, grain=1, grad=grad, grad_vectors=grads, places=places, sample=sample,
             weight=weight, **sizes)  # fmt: skip
     return [grad_x, *grads]
 

@@ -14,11 +14,12 @@ from fields.methods import Method
 class StrivecConfig:
     """A cloud of boxes on the scene's surface, each with a CP tensor of its own, and how it is trained."""
 
-    spacing: tuple[float, ...] = (0.16, 0.08)
-    """Distance of box centres, per scale, coarse to fine: in longest edges of the box around the geometry, or in scene
-    units (see `spacing_unit`)."""
+    spacing: tuple[float, ...] = (0.2, 0.1)
+    """Distance of box centres, per scale, coarse to fine; see `spacing_unit`."""
     spacing_unit: Literal["geometry", "scene"] = "geometry"
-    """What the spacings are multiples of."""
+    """What spacings are multiples of: scene units; or the longest edge of the box around the geometry, at a budget of a
+    million parameters, and by the square root less or more at others, so that half of a change of the budget goes into
+    the number of boxes and half into their resolution."""
     overlap: float = 1.5
     """Edge of a box in spacings: with 1.5 a point lies in one or two boxes along each axis."""
     density_rank: tuple[int, ...] = (16, 8)
@@ -30,7 +31,7 @@ class StrivecConfig:
     cells_start: tuple[int, ...] = ()
     """Cells along a vector at the start, per scale. Empty: a third of the end."""
     parameters: str = "1M"
-    """Trainable numbers at most, as 250k or 2M; the boxes' resolution follows from it. Only without `cells`."""
+    """Trainable numbers at most, as 250k or 2M; the resolution of the boxes follows from it, unless `cells` gives it."""
     weights: Literal["window", "inverse"] = "window"
     """How overlapping boxes are blended: by windows without seams, or by inverse distance as in the paper."""
     nearest: int = 8

@@ -25,7 +25,7 @@ class Strivec(TensoRF):
         aabb: box that is marched through, six numbers in scene units.
         near, far: distances along the unit ray between which is marched.
         low: corner of the lattices, scene units.
-        spacing, half: per scale, distance of the centres and half the edge of the boxes, scene units.
+        spacing, half_edge: per scale, distance of the centres and half the edge of the boxes, scene units.
         boxes, knots, density_rank, appearance_rank: per scale.
         occupancy_resolution: cells along x, y, z of the grid of occupied cells.
         initial: standard deviation of the noise that density and appearance vectors start from.
@@ -40,7 +40,7 @@ class Strivec(TensoRF):
         far: float,
         low: list[float],
         spacing: list[float],
-        half: list[float],
+        half_edge: list[float],
         boxes: list[int],
         knots: list[int],
         density_rank: list[int],
@@ -65,9 +65,9 @@ class Strivec(TensoRF):
         self.decoder, self.frequencies = "mlp", frequencies
         self.density_shift, self.distance_scale = density_shift, distance_scale
         self.step_ratio, self.shading_threshold = step_ratio, shading_threshold
-        self.low, self.spacing, self.half = low, spacing, half
+        self.low, self.spacing, self.half_edge = low, spacing, half_edge
         self.arguments = {
-            "near": near, "far": far, "low": low, "spacing": spacing, "half": half,
+            "near": near, "far": far, "low": low, "spacing": spacing, "half_edge": half_edge,
             "density_rank": list(density_rank), "appearance_rank": list(appearance_rank),
             "weights": weights, "nearest": nearest, "average_density": average_density,
             "average_appearance": average_appearance, "clamp_weights": clamp_weights,
@@ -119,7 +119,7 @@ class Strivec(TensoRF):
         ):
             index = [
                 BoxIndex.on_lattice(cells.long(), self.low, spacing, half)
-                for cells, spacing, half in zip(self.cells, self.spacing, self.half, strict=True)
+                for cells, spacing, half in zip(self.cells, self.spacing, self.half_edge, strict=True)
             ]
             self._index = now, index
         return self._index[1]  # type: ignore[index]
@@ -133,7 +133,7 @@ class Strivec(TensoRF):
     @property
     def step_size(self) -> float:
         """Marching step in scene units: `step_ratio` of the knot spacing of the coarsest scale."""
-        return self.step_ratio * 2 * self.half[0] / (self.knots[0] - 1)
+        return self.step_ratio * 2 * self.half_edge[0] / (self.knots[0] - 1)
 
     def _positions(self, x: Tensor) -> Tensor:
         """[-1, 1] over the box to scene coordinates."""

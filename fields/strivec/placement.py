@@ -127,6 +127,13 @@ def lattice_cells(points: Tensor, low: Tensor, spacing: float) -> Tensor:
     return torch.unique(cells, dim=0)
 
 
+def pixel_size(scene: Scene, box: Tensor) -> float:
+    """Width of a pixel of the median training camera at the middle of the box, scene units."""
+    cameras = scene.train.cameras
+    distance = (cameras.world_from_camera[:, :3, 3] - (box[:3] + box[3:]) / 2).norm(dim=-1)
+    return float((distance / cameras.fx).median())
+
+
 def parameter_count(boxes: list[int], knots: list[int], ranks: list[int], network: int) -> int:
     """Trainable numbers: three vectors per box, of `knots` rows of the density and appearance ranks together."""
     return sum(3 * b * k * r for b, k, r in zip(boxes, knots, ranks, strict=True)) + network

@@ -12,8 +12,17 @@ from fields.data.scene import Scene
 from fields.errors import DataError
 from fields.strivec.config import StrivecConfig
 from fields.strivec.field import Strivec
-from fields.strivec.placement import find_geometry, knots_within, lattice_cells, occupied_centres, visible_cells
+from fields.strivec.placement import (
+    find_geometry,
+    knots_within,
+    lattice_cells,
+    occupied_centres,
+    pixel_size,
+    visible_cells,
+)
 from fields.training.pixels import PixelSampler, rows_near_silhouettes
+
+_MOST_GROWTH = 4  # of the ranks, by whole multiples
 
 
 class StrivecTraining:
@@ -36,20 +45,26 @@ class StrivecTraining:
         c, scene = self.config, self.scene
         box, occupied = find_geometry(c, scene, seed)
         points = occupied_centres(box, occupied)
-        unit = float((box[3:] - box[:3]).max()) if c.spacing_unit == "geometry" else 1.0
+        unit = float((box[3:] - box[:3]).max()) * (1e6 / c.budget()) ** 0.5 if c.spacing_unit == "geometry" else 1.0
         spacing = [unit * s for s in c.spacing]
         cells = [lattice_cells(points, box[:3], s) for s in spacing]
-        torch.manual_seed(seed)
-        names = ("initial", "weights", "nearest", "average_density", "average_appearance", "clamp_weights", "feature_dim", "hidden",
-                 "frequencies", "density_shift", "distance_scale", "step_ratio", "shading_threshold")  # fmt: skip
+        names = ("initial", "weights", "nearest", "average_density", "average_appearance", "clamp_weights", "feature_dim",
+                 "hidden", "frequencies", "density_shift", "distance_scale", "step_ratio", "shading_threshold")  # fmt: skip
         arguments = {name: getattr(c, name) for name in names} | {
             "aabb": box.tolist(), "near": scene.near, "far": scene.far, "low": box[:3].tolist(), "spacing": spacing,
-            "half": [c.overlap * s / 2 for s in spacing], "boxes": [len(b) for b in cells], "knots": [2] * len(cells),
+            "half_edge": [c.overlap * s / 2 for s in spacing], "boxes": [len(b) for b in cells], "knots": [2] * len(cells),
             "density_rank": list(c.density_rank), "appearance_rank": list(c.appearance_rank),
             "occupancy_resolution": list(occupied.shape),
         }  # fmt: skip
-        # The budget wants to know the boxes and the network; the knots come last.
-        final = self._final_knots(Strivec(**arguments))
+        # The budget wants to know the boxes, the ranks and the network; the knots come last. Knots closer than half a
+        # pixel resolve nothing that the pictures show, and cost samples: from there on, a budget buys ranks.
+        for grown in range(1, _MOST_GROWTH + 1):
+            ranks = {name: [grown * r for r in getattr(c, name)] for name in ("density_rank", "appearance_rank")}
+            final = self._final_knots(Strivec(**(arguments | ranks)))
+            apart = 2 * arguments["half_edge"][0] / (final[0] - 1)
+            if c.cells or apart > pixel_size(scene, box) / 2:
+                break
+        arguments |= ranks
         torch.manual_seed(seed)
         start = [k + 1 for k in c.cells_start] or [max(3, round((k - 1) / 3) + 1) for k in final]
         field = Strivec(**(arguments | {"knots": start}))
@@ -63,8 +78,8 @@ class StrivecTraining:
         if c.cells:
             return [k + 1 for k in c.cells]
         network = sum(p.numel() for m in (field.basis, field.mlp) for p in m.parameters())
-        ranks = [a + b for a, b in zip(c.density_rank, c.appearance_rank, strict=True)]
-        return knots_within(c.budget(), [len(b) for b in field.cells], [2 * h for h in field.half], ranks, network)
+        ranks = [a + b for a, b in zip(field.density_cloud.ranks, field.appearance_cloud.ranks, strict=True)]
+        return knots_within(c.budget(), [len(b) for b in field.cells], [2 * h for h in field.half_edge], ranks, network)
 
     # ------------------------------------------------------------------------------------ one iteration
 

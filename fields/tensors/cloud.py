@@ -31,6 +31,10 @@ class TriVectorCloud(nn.Module):
             scale * torch.randn(b, 3, k, r) for b, k, r in zip(boxes, knots, ranks, strict=True)
         )
 
+    @property
+    def ranks(self) -> list[int]:
+        return [v.shape[3] for v in self.vectors]
+
     def forward(self, x: Tensor, boxes: Sequence[BoxIndex], reduce: str = "concat") -> Tensor:
         """(N,) or (N, sum of ranks) at positions (N, 3) in the frame of the boxes."""
         return tri_vector_sample(x, list(self.vectors), boxes, reduce, **self.sampling)  # type: ignore[arg-type,return-value]
