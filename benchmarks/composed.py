@@ -66,7 +66,7 @@ class Iteration:
         self.field = field
         self.density = channels_first(list(field.density_grid.factors))
         self.appearance = channels_first(list(field.appearance_grid.factors))
-        self.network = [m for m in (field.basis, *field.mlp)]
+        self.network = [field.decoder.basis, *field.decoder.mlp]
         self.occupancy = field.occupied.permute(2, 1, 0)[None, None].float().contiguous()
         factors = [t for pair in (self.density, self.appearance) for group in pair for t in group]
         weights = [p for m in self.network for p in m.parameters()]
@@ -97,7 +97,7 @@ class Iteration:
         features = self.network[0](torch.cat(vm_products(x[shaded], *self.appearance)).T)
         encoded = [features, views]
         for v in (features, views):
-            angles = (v[..., None] * 2.0 ** torch.arange(field.frequencies)).flatten(-2)
+            angles = (v[..., None] * 2.0 ** torch.arange(field.decoder.frequencies)).flatten(-2)
             encoded += [angles.sin(), angles.cos()]
         hidden = torch.cat(encoded, -1)
         for layer in self.network[1:-1]:

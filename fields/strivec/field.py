@@ -2,23 +2,22 @@
 
 Gao, Xu, Su et al.: Strivec: Sparse Tri-Vector Radiance Fields. ICCV 2023. Equation numbers are the paper's.
 
-It is a TensoRF whose grids over one box are clouds of small boxes: marching, volume rendering, occupancy and decoder are
-the same.
+Marching, volume rendering and decoder are those of TensoRF, which it follows; its one grid over one box has become a cloud
+of small boxes.
 """
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fields.core import ClearanceCache
 from fields.core.cloud import BoxIndex
-from fields.rendering import Field
-from fields.tensorf.field import TensoRF
+from fields.radiance import RadianceField
 from fields.tensors.cloud import TriVectorCloud
+from fields.tensors.colour import ColourDecoder
 
 
-class Strivec(TensoRF):
+class Strivec(RadianceField):
     """Density and appearance as clouds of tri-vectors, decoded to colour.
 
     Args:
@@ -60,11 +59,10 @@ class Strivec(TensoRF):
         step_ratio: float = 0.8,
         shading_threshold: float = 1e-3,
     ) -> None:
-        Field.__init__(self)
-        self.near, self.far = near, far
-        self.decoder, self.frequencies = "mlp", frequencies
-        self.density_shift, self.distance_scale = density_shift, distance_scale
-        self.step_ratio, self.shading_threshold = step_ratio, shading_threshold
+        super().__init__(
+            aabb=aabb, near=near, far=far, occupancy_resolution=occupancy_resolution, density_shift=density_shift,
+            distance_scale=distance_scale, step_ratio=step_ratio, shading_threshold=shading_threshold,
+        )  # fmt: skip
         self.low, self.spacing, self.half_edge = low, spacing, half_edge
         self.arguments = {
             "near": near, "far": far, "low": low, "spacing": spacing, "half_edge": half_edge,
@@ -74,11 +72,8 @@ class Strivec(TensoRF):
             "feature_dim": feature_dim, "hidden": hidden, "frequencies": frequencies, "density_shift": density_shift,
             "distance_scale": distance_scale, "step_ratio": step_ratio, "shading_threshold": shading_threshold,
         }  # fmt: skip
-        self.register_buffer("aabb", torch.tensor(aabb, dtype=torch.float32))
-        self.register_buffer("occupied", torch.ones(*occupancy_resolution, dtype=torch.bool))
         for s, b in enumerate(boxes):
             self.register_buffer(f"cells_{s}", torch.zeros(b, 3, dtype=torch.int32))
-        self._clearance = ClearanceCache()
         self._index: tuple[list[tuple[Tensor, int]], list[BoxIndex]] | None = None
         sampling = {"weights": weights, "nearest": nearest, "clamp_weights": clamp_weights}
         self.density_cloud = TriVectorCloud(boxes, knots, density_rank, initial[0], average=average_density, **sampling)
@@ -86,11 +81,7 @@ class Strivec(TensoRF):
             boxes, knots, appearance_rank, initial[1], average=average_appearance, **sampling
         )
         # The paper's one matrix per scale, side by side: their outputs are added up (eq. 17).
-        self.basis = nn.Linear(sum(appearance_rank), feature_dim, bias=False)
-        inputs = (feature_dim + 3) * (1 + 2 * frequencies)
-        last = nn.Linear(hidden, 3)
-        nn.init.zeros_(last.bias)
-        self.mlp = nn.ModuleList([nn.Linear(inputs, hidden), nn.Linear(hidden, hidden), last])
+        self.decoder = ColourDecoder(sum(appearance_rank), "mlp", feature_dim, hidden, frequencies)
 
     def constructor_arguments(self) -> dict:
         """Plain data from which `Strivec(**…)` makes a field that this one's tensors fit into."""
@@ -125,34 +116,27 @@ class Strivec(TensoRF):
         return self._index[1]  # type: ignore[index]
 
     @property
-    def resolution(self) -> tuple[int, int, int]:
-        """Cells along x, y, z in which occupancy is kept."""
-        x, y, z = self.occupied.shape
-        return x, y, z
-
-    @property
     def step_size(self) -> float:
         """Marching step in scene units: `step_ratio` of the knot spacing of the coarsest scale."""
         return self.step_ratio * 2 * self.half_edge[0] / (self.knots[0] - 1)
 
-    def _positions(self, x: Tensor) -> Tensor:
-        """[-1, 1] over the box to scene coordinates."""
-        return torch.addcmul(self.aabb[:3], x + 1, (self.aabb[3:] - self.aabb[:3]) / 2)
+    # ------------------------------------------------------------------------------------ the field itself
 
-    # ------------------------------------------------------------------------------------ what TensoRF samples
+    def density_feature(self, x: Tensor) -> Tensor:
+        """(N,) at normalised positions (N, 3): eq. 6, 11 and 16."""
+        return self.density_cloud(self.denormalise(x), self.boxes, "sum")
 
-    def density_grid(self, x: Tensor, reduce: str = "sum") -> Tensor:  # type: ignore[override]
-        """The density feature (N,) at normalised positions (N, 3): eq. 6, 11 and 16."""
-        return self.density_cloud(self._positions(x), self.boxes, reduce)
+    def colour(self, x: Tensor, directions: Tensor) -> Tensor:
+        """sRGB (N, 3) at normalised positions (N, 3) seen along unit directions (N, 3).
 
-    def appearance_grid(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        """The averaged products (N, sum of ranks) of each scale, before the matrices of eq. 10."""
-        return self.appearance_cloud(self._positions(x), self.boxes)
+        The products of each scale are averaged over boxes before the matrices (eq. 10), which add the scales up.
+        """
+        return self.decoder(self.appearance_cloud(self.denormalise(x), self.boxes), directions)
 
     # ------------------------------------------------------------------------------------ change of shape
 
     @torch.no_grad()
-    def upsample(self, knots: list[int]) -> None:  # type: ignore[override]
+    def upsample(self, knots: list[int]) -> None:
         self.density_cloud.resample(knots)
         self.appearance_cloud.resample(knots)
 

@@ -13,13 +13,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fields.core import march_rays
 from fields.data.ply import read_ply_points
 from fields.data.scene import Scene
 from fields.errors import ConfigError, DataError
 from fields.methods import method
+from fields.radiance import RadianceField
 from fields.strivec.config import StrivecConfig
-from fields.tensorf.field import TensoRF
 from fields.tensors import resolution_for
 from fields.training.pixels import PixelSampler
 
@@ -27,27 +26,26 @@ _BATCH, _BATCHES = 8192, 24  # rays that look for visible cells: several per pix
 
 
 @torch.no_grad()
-def visible_cells(field: TensoRF, pixels: PixelSampler, resolution: tuple[int, int, int], threshold: float) -> Tensor:
-    """(Nx, Ny, Nz) bool: cells over the field's box in which some training ray gets at least this weight, and those around.
+def visible_cells(
+    field: RadianceField, pixels: PixelSampler, threshold: float, resolution: tuple[int, ...] | None = None
+) -> Tensor:
+    """(Nx, Ny, Nz) bool: cells in which some training ray gets at least this weight, of a grid over the field's box (by
+    default that of its occupancy).
 
     Unlike cells of some density these are only the surface that pictures show: neither the inside of a solid nor faint
     fog, which no box need be spent on.
     """
+    resolution = resolution or tuple(field.occupied.shape)
     peak = torch.zeros(resolution, device=field.aabb.device).view(-1)
     sizes = torch.tensor(resolution, device=field.aabb.device)
     for _ in range(_BATCHES):
         origins, directions, _ = pixels.draw(_BATCH, torch.ones(3, device=peak.device))
-        t_min, t_max = field._span(origins, directions)
-        clearance = field._clearance(field.occupied)
-        t_starts, t_ends, rays, _, x = march_rays(
-            origins, directions, t_min, t_max, clearance, field.aabb, field.step_size, positions=True
-        )
-        weights, _ = field._weights(x, t_starts, t_ends, rays, _BATCH)
-        cell = ((x + 1) / 2 * sizes).long().clamp(min=0)
-        cell = torch.minimum(cell, sizes - 1)
+        t_starts, t_ends, rays, x = field.march(origins, directions)
+        weights, _ = field.weights(x, t_starts, t_ends, rays, _BATCH)
+        cell = torch.minimum(((x + 1) / 2 * sizes).long().clamp(min=0), sizes - 1)
         flat = (cell[:, 0] * resolution[1] + cell[:, 1]) * resolution[2] + cell[:, 2]
         peak.scatter_reduce_(0, flat, weights, "amax")
-    return dilate((peak > threshold).view(resolution))
+    return (peak > threshold).view(resolution)
 
 
 def dilate(cells: Tensor) -> Tensor:
@@ -56,7 +54,7 @@ def dilate(cells: Tensor) -> Tensor:
 
 
 def find_geometry(config: StrivecConfig, scene: Scene, seed: int) -> tuple[Tensor, Tensor]:
-    """The box (6,) around the geometry, and which cells of a grid over it are occupied.
+    """A box (6,) that leaves a cell around the geometry, and which cells of a grid over it hold some (Nx, Ny, Nz).
 
     Raises:
         DataError: there is none.
@@ -86,7 +84,7 @@ def _from_pictures(config: StrivecConfig, scene: Scene, seed: int) -> tuple[Tens
         training.step(i)
     field = training.field
     resolution = resolution_for(field.aabb.view(2, 3), config.geometry_cells)
-    return field.aabb, visible_cells(field, training.pixels, resolution, config.visible_weight)
+    return field.aabb, visible_cells(field, training.pixels, config.visible_weight, resolution)
 
 
 def _from_points(config: StrivecConfig, scene: Scene) -> tuple[Tensor, Tensor]:
@@ -103,12 +101,12 @@ def _from_points(config: StrivecConfig, scene: Scene) -> tuple[Tensor, Tensor]:
     cells = torch.minimum(((points - box[:3]) / (box[3:] - box[:3]) * sizes).long(), sizes - 1)
     occupied = torch.zeros(resolution, dtype=torch.bool, device=box.device)
     occupied[tuple(cells.unbind(1))] = True
-    return box, dilate(dilate(occupied))  # points are sparse on a surface, which goes on between them
+    return box, dilate(occupied)  # points are sparse on a surface, which goes on between them
 
 
 def _tighten(box: Tensor, occupied: Tensor) -> tuple[Tensor, Tensor]:
-    """Cut to the occupied extent, at whole cells."""
-    filled = occupied.nonzero()
+    """Cut to the occupied extent and a cell more, at whole cells."""
+    filled = dilate(occupied).nonzero()
     first, last = filled.min(0).values, filled.max(0).values + 1
     cell = (box[3:] - box[:3]) / torch.tensor(occupied.shape, device=box.device)
     window = tuple(slice(int(a), int(b)) for a, b in zip(first, last, strict=True))
@@ -116,7 +114,7 @@ def _tighten(box: Tensor, occupied: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def occupied_centres(box: Tensor, occupied: Tensor) -> Tensor:
-    """(M, 3): centres of the occupied cells, scene units."""
+    """(M, 3): centres of the occupied cells of a grid over the box, scene units."""
     cell = (box[3:] - box[:3]) / torch.tensor(occupied.shape, device=box.device)
     return box[:3] + (occupied.nonzero() + 0.5) * cell
 

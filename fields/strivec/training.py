@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fields.core.cloud import BoxAdam
 from fields.data.scene import Scene
-from fields.errors import DataError
 from fields.strivec.config import StrivecConfig
 from fields.strivec.field import Strivec
 from fields.strivec.placement import (
+    dilate,
     find_geometry,
     knots_within,
     lattice_cells,
@@ -20,28 +18,26 @@ from fields.strivec.placement import (
     pixel_size,
     visible_cells,
 )
-from fields.training.pixels import PixelSampler, rows_near_silhouettes
+from fields.training.pixels import rows_near_silhouettes
+from fields.training.radiance import RadianceTraining
 
 _MOST_GROWTH = 4  # of the ranks, by whole multiples
 
 
-class StrivecTraining:
-    """See `fields.training.trainer.Training` for what the loop asks of it."""
+class StrivecTraining(RadianceTraining):
+    """Fits a Strivec."""
+
+    config: StrivecConfig
+    field: Strivec
+    field_class = Strivec
 
     def __init__(self, config: StrivecConfig, scene: Scene, seed: int, field: Strivec | None = None) -> None:
-        self.config, self.scene = config, scene
-        device = scene.aabb.device
-        self.generator = torch.Generator(device).manual_seed(seed)
         rows = rows_near_silhouettes(scene.train.images, 3) if scene.alpha else None
-        self.pixels = PixelSampler(scene.train, self.generator, rows)
-        self.background = scene.background if config.background == "auto" else config.background
-        self.field = field or self._new_field(seed)
-        self.field.to(device)
-        self._new_optimiser()
+        super().__init__(config, scene, seed, field, rows)
 
     # ------------------------------------------------------------------------------------ placement
 
-    def _new_field(self, seed: int) -> Strivec:
+    def new_field(self, seed: int) -> Strivec:
         c, scene = self.config, self.scene
         box, occupied = find_geometry(c, scene, seed)
         points = occupied_centres(box, occupied)
@@ -68,7 +64,7 @@ class StrivecTraining:
         torch.manual_seed(seed)
         start = [k + 1 for k in c.cells_start] or [max(3, round((k - 1) / 3) + 1) for k in final]
         field = Strivec(**(arguments | {"knots": start}))
-        field.occupied = occupied
+        field.occupied = dilate(occupied)
         for s, of_scale in enumerate(cells):
             setattr(field, f"cells_{s}", of_scale.int())
         return field
@@ -77,48 +73,27 @@ class StrivecTraining:
         c = self.config
         if c.cells:
             return [k + 1 for k in c.cells]
-        network = sum(p.numel() for m in (field.basis, field.mlp) for p in m.parameters())
+        network = sum(p.numel() for p in field.decoder.parameters())
         ranks = [a + b for a, b in zip(field.density_cloud.ranks, field.appearance_cloud.ranks, strict=True)]
         return knots_within(c.budget(), [len(b) for b in field.cells], [2 * h for h in field.half_edge], ranks, network)
 
     # ------------------------------------------------------------------------------------ one iteration
 
-    def step(self, i: int) -> dict[str, float]:
-        c, field = self.config, self.field
-        background = self._background(c.rays)
-        origins, directions, target = self.pixels.draw(c.rays, background)
-        jitter = torch.rand(c.rays, generator=self.generator, device=origins.device) if c.jitter else None
-        rendering = field.render_rays(origins, directions, background, jitter)
-        mse = (rendering.rgb.clamp(0, 1) - target).square().mean()
-        loss = mse + c.l1 * field.density_cloud.l1() if c.l1 > 0 else mse
-        for optimiser in (self.of_vectors, self.of_network):
-            optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        for optimiser in (self.of_vectors, self.of_network):
-            optimiser.step()
-            for group in optimiser.param_groups:
-                group["lr"] *= c.rate_decay ** (1 / c.iterations)
-        self._milestones(i + 1)
-        error = float(mse.detach())
-        psnr = -10 * math.log10(max(error, 1e-10))
-        return {"psnr": psnr, "loss": float(loss.detach()), "samples": float(rendering.samples)}
+    def factors(self) -> list[nn.Parameter]:
+        return [*self.field.density_cloud.parameters(), *self.field.appearance_cloud.parameters()]
 
-    def _background(self, n: int) -> Tensor:
-        device = self.scene.aabb.device
-        if self.background == "random":
-            return torch.rand(n, 3, generator=self.generator, device=device)
-        return torch.full((3,), 1.0 if self.background == "white" else 0.0, device=device)
+    def factor_optimiser(self) -> BoxAdam:
+        return BoxAdam(self.factors(), self.config.rate_factors)
 
-    def _new_optimiser(self) -> None:
-        c, field = self.config, self.field
-        vectors = [*field.density_cloud.parameters(), *field.appearance_cloud.parameters()]
-        network = [*field.basis.parameters(), *field.mlp.parameters()]
-        self.of_vectors = BoxAdam(vectors, lr=c.rate_factors)
-        self.of_network = torch.optim.Adam(network, lr=c.rate_network, betas=(0.9, 0.99), eps=1e-8, fused=True)
+    def jitter(self, n: int) -> Tensor | None:
+        return super().jitter(n) if self.config.jitter else None
+
+    def penalty(self, i: int) -> Tensor | float:
+        return self.config.l1 * self.field.density_cloud.l1() if self.config.l1 > 0 else 0.0
 
     # ------------------------------------------------------------------------------------ the schedule
 
-    def _milestones(self, done: int) -> None:
+    def milestones(self, done: int) -> None:
         c = self.config
         if done in c.replace_at:
             self._replace(done)
@@ -131,18 +106,15 @@ class StrivecTraining:
                 for k, f in zip(now, final, strict=True)
             ]
             self.field.upsample(step)
-            self._rebuild()
+            self.rebuild()
 
     def _replace(self, done: int) -> None:
         """Forgets the cells that no ray sees anything in, and the boxes without a cell left."""
         field = self.field
-        seen = visible_cells(field, self.pixels, field.resolution, self.config.visible_weight) & field.occupied
+        seen = visible_cells(field, self.pixels, self.config.visible_weight)
         if not seen.any():
-            raise DataError(
-                f"{self.scene.path}: nothing is left to train: after {done} iterations no training ray sees anything. "
-                "Check that the cameras look at the box (`fields data check`) and that the images are not blank."
-            )
-        field.occupied = seen
+            raise self.nothing_left(f"after {done} iterations no training ray sees anything")
+        field.occupied = dilate(seen) & field.occupied
         points = occupied_centres(field.aabb, seen)
         kept = []
         for cells, spacing in zip(field.cells, field.spacing, strict=True):
@@ -152,44 +124,4 @@ class StrivecTraining:
             kept.append(torch.isin(number(cells), number(wanted)))
         if not all(k.all() for k in kept):
             field.keep_boxes(kept)
-            self._rebuild()
-
-    def _rebuild(self) -> None:
-        """New moments for the new vectors; rates and the network's optimiser go on unless the config restarts them."""
-        rates = [o.param_groups[0]["lr"] for o in (self.of_vectors, self.of_network)]
-        network = self.of_network
-        self._new_optimiser()
-        if not self.config.restart_rate:
-            self.of_vectors.param_groups[0]["lr"] = rates[0]
-            self.of_network = network
-
-    # ------------------------------------------------------------------------------------ exact resume
-
-    def _states(self):
-        """(name, parameter, its optimiser) of all parameters."""
-        for name, optimiser in (("vectors", self.of_vectors), ("network", self.of_network)):
-            for p, parameter in enumerate(optimiser.param_groups[0]["params"]):
-                yield f"adam.{name}.{p}.", parameter, optimiser
-
-    def state(self) -> tuple[dict[str, Tensor], dict]:
-        """Tensors and plain data from which training goes on bit for bit."""
-        tensors = {f"field.{k}": v for k, v in self.field.state_dict().items()}
-        for prefix, parameter, optimiser in self._states():
-            tensors |= {prefix + k: v for k, v in optimiser.state.get(parameter, {}).items()}
-        tensors["generator"] = self.generator.get_state()
-        rates = [o.param_groups[0]["lr"] for o in (self.of_vectors, self.of_network)]
-        return tensors, {"field": self.field.constructor_arguments(), "rates": rates}
-
-    @classmethod
-    def resume(cls, config: StrivecConfig, scene: Scene, tensors: dict[str, Tensor], plain: dict) -> StrivecTraining:
-        field = Strivec(**plain["field"])
-        field.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("field.")})
-        self = cls(config, scene, 0, field)
-        self.generator.set_state(tensors["generator"])
-        for optimiser, rate in zip((self.of_vectors, self.of_network), plain["rates"], strict=True):
-            optimiser.param_groups[0]["lr"] = rate
-        for prefix, parameter, optimiser in self._states():
-            state = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-            if state:
-                optimiser.state[parameter] = state
-        return self
+            self.rebuild()

@@ -198,7 +198,7 @@ def test_damaged_checkpoints(trained, tmp_path, capsys, damage):
     elif damage == "no tensor":
         del tensors["generator"]
     elif damage == "wrong shape":
-        tensors["field.basis.weight"] = tensors["field.basis.weight"][:5]
+        tensors["field.decoder.basis.weight"] = tensors["field.decoder.basis.weight"][:5]
     write_tensors(file, tensors, [1] if damage == "list" else header)
     if damage == "truncated":
         file.write_bytes(whole.read_bytes()[:-9])

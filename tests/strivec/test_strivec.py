@@ -6,7 +6,6 @@ import pytest
 import torch
 from fields.apps.common import demo_scene
 
-from fields.core import march_rays
 from fields.data import load_scene
 from fields.errors import ConfigError, DataError
 from fields.io.run import load, save_field
@@ -85,16 +84,15 @@ def test_every_occupied_cell_lies_in_a_box_of_every_scale():
     for boxes in field.boxes:
         inside = ((points[:, None] - boxes.centres).abs() < boxes.half).all(-1).any(1)
         assert inside.all()
-    assert ((field.density_grid(2 * points - points) - 30.0).abs() < 1e-3).all()  # [-1, 1] is the box itself
+    assert ((field.density_feature(2 * points - points) - 30.0).abs() < 1e-3).all()  # [-1, 1] is the box itself
 
 
 def test_weights_and_what_passes_sum_to_one():
     field = shell_field(density=8.0)
     origins = torch.tensor([[0.0, 0, 3]]).expand(200, 3)
     directions = torch.nn.functional.normalize(torch.randn(200, 3) * 0.1 - torch.tensor([0.0, 0, 1]), dim=-1)
-    t_starts, t_ends, rays, _, x = march_rays(origins, directions, *field._span(origins, directions),
-                                              field._clearance(field.occupied), field.aabb, field.step_size, positions=True)  # fmt: skip
-    weights, transmittance = field._weights(x, t_starts, t_ends, rays, 200)
+    t_starts, t_ends, rays, x = field.march(origins, directions)
+    weights, transmittance = field.weights(x, t_starts, t_ends, rays, 200)
     total = torch.zeros(200).index_add_(0, rays, weights)
     last = torch.cat([rays[1:] != rays[:-1], torch.ones(1, dtype=torch.bool)])
     passes = torch.ones(200)
@@ -123,15 +121,17 @@ def test_upsampling_to_a_multiple_keeps_the_function_and_dropped_boxes_are_gone(
     for v in (*field.density_cloud.vectors, *field.appearance_cloud.vectors):
         torch.nn.init.normal_(v)
     x = torch.rand(500, 3) * 2 - 1
-    before = field.density_grid(x), field.appearance_grid(x)
+    before = field.density_feature(x), field.appearance_cloud(field.denormalise(x), field.boxes)
     field.upsample([33, 17])
-    torch.testing.assert_close(field.density_grid(x), before[0], rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(field.appearance_grid(x), before[1], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(field.density_feature(x), before[0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        field.appearance_cloud(field.denormalise(x), field.boxes), before[1], rtol=1e-4, atol=1e-4
+    )
     left = [b.centres[:, 0] < 0 for b in field.boxes]
     field.keep_boxes(left)
     assert [len(c) for c in field.cells] == [int(k.sum()) for k in left]
-    away = field._positions(x)[:, 0] > 0.3 + 0.1  # no box with its centre left of 0 reaches that far
-    assert (field.density_grid(x)[away] == 0).all() and away.any()
+    away = field.denormalise(x)[:, 0] > 0.3 + 0.1  # no box with its centre left of 0 reaches that far
+    assert (field.density_feature(x)[away] == 0).all() and away.any()
 
 
 @pytest.mark.parametrize("budget", [40_000, 250_000, 2_000_000])
@@ -256,5 +256,5 @@ def test_the_twins_train_alike(scene, hull_points, monkeypatch):
     for backend in ("auto", "reference"):
         monkeypatch.setenv("FIELDS_BACKEND", backend)
         training = StrivecTraining(small(hull_points), scene, 0)
-        losses.append([training.step(i)["loss"] for i in range(3)])
+        losses.append([float(training.step(i)["loss"]) for i in range(3)])
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)

@@ -4,8 +4,9 @@ import torch
 from fields.core.grids import vm_sample
 from fields.methods import method
 from fields.rendering import orbit, render
-from fields.tensorf.field import TensoRF, spherical_harmonics
+from fields.tensorf.field import TensoRF
 from fields.tensors import FactorisedGrid, resolution_for
+from fields.tensors.colour import spherical_harmonics
 
 BOX = [-1.5, -1.5, -1.5, 1.5, 1.5, 1.5]
 

@@ -1,0 +1,171 @@
+"""Radiance fields over a box, and their volume rendering: what the methods that march rays share.
+
+A method says what density and colour are at a point; marching, compositing and occupancy are here.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fields.core import (
+    ClearanceCache,
+    accumulate_along_rays,
+    march_rays,
+    ray_aabb_intersect,
+    render_weight_from_density,
+)
+from fields.rendering import Field, Rendering
+
+_PASSES = 1e-4  # of the light: what lies behind less is neither differentiated nor coloured
+
+
+class RadianceField(Field):
+    """A density and a colour at every point of a box.
+
+    Args:
+        aabb: lowest and highest corner, six numbers in scene units.
+        near, far: distances along the unit ray between which is marched.
+        occupancy_resolution: cells along x, y, z of the grid of occupied cells.
+        density_shift: σ = softplus(feature + shift).
+        distance_scale: optical depth per unit of σ and length.
+        step_ratio: marching step in units of the method's knot spacing.
+        shading_threshold: samples of lower weight are not coloured.
+    """
+
+    aabb: Tensor
+    occupied: Tensor
+
+    def __init__(
+        self,
+        *,
+        aabb: list[float],
+        near: float,
+        far: float,
+        occupancy_resolution: list[int],
+        density_shift: float,
+        distance_scale: float,
+        step_ratio: float,
+        shading_threshold: float,
+    ) -> None:
+        super().__init__()
+        self.near, self.far = near, far
+        self.density_shift, self.distance_scale = density_shift, distance_scale
+        self.step_ratio, self.shading_threshold = step_ratio, shading_threshold
+        self.register_buffer("aabb", torch.tensor(aabb, dtype=torch.float32))
+        self.register_buffer("occupied", torch.ones(*occupancy_resolution, dtype=torch.bool))
+        self._clearance = ClearanceCache()
+
+    # ------------------------------------------------------------------------------------ what a method says
+
+    @property
+    def step_size(self) -> float:
+        """Marching step in scene units."""
+        raise NotImplementedError
+
+    def density_feature(self, x: Tensor) -> Tensor:
+        """(N,) at normalised positions (N, 3), before the softplus."""
+        raise NotImplementedError
+
+    def colour(self, x: Tensor, directions: Tensor) -> Tensor:
+        """sRGB colour (N, 3) at normalised positions (N, 3) seen along unit directions (N, 3)."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------------------------ what follows from it
+
+    def normalise(self, points: Tensor) -> Tensor:
+        """Scene coordinates (N, 3) to [-1, 1] over the box."""
+        return (points - self.aabb[:3]) * (2 / (self.aabb[3:] - self.aabb[:3])) - 1
+
+    def denormalise(self, x: Tensor) -> Tensor:
+        """[-1, 1] over the box (N, 3) to scene coordinates."""
+        return torch.addcmul(self.aabb[:3], x + 1, (self.aabb[3:] - self.aabb[:3]) / 2)
+
+    def density(self, x: Tensor) -> Tensor:
+        """σ (N,) at normalised positions (N, 3), before `distance_scale`: the softplus of TensoRF, section 4.3."""
+        return nn.functional.softplus(self.density_feature(x) + self.density_shift)
+
+    def render_rays(
+        self, origins: Tensor, directions: Tensor, background: Tensor | None = None, jitter: Tensor | None = None
+    ) -> Rendering:
+        """Volume rendering (TensoRF, eq. 1) of rays with unit directions.
+
+        Args:
+            origins, directions: (N, 3) in scene units.
+            background: (3,) or (N, 3) sRGB; white by default.
+            jitter: (N,) in [0, 1), the offset of each ray's samples in steps; none by default.
+
+        Gradients: of rgb, depth and opacity to the field's parameters.
+
+        On a GPU the host waits three times: for the number of samples on the rays, of those in sight, and of those that
+        are coloured; memory for each has to be found.
+        """
+        n = origins.shape[0]
+        behind = torch.ones(3, device=origins.device) if background is None else background
+        x, t_starts, t_ends, rays, weights, walked = self._seen(origins, directions, jitter)
+        shaded = (weights.detach() > self.shading_threshold).nonzero()[:, 0]
+        on_rays = rays[shaded]
+        colour = self.colour(x[shaded], directions[on_rays])
+        rgb = accumulate_along_rays(weights[shaded], colour, on_rays, n)
+        opacity = accumulate_along_rays(weights, None, rays, n)
+        depth = accumulate_along_rays(weights, ((t_starts + t_ends) / 2)[:, None], rays, n)[:, 0]
+        return Rendering(rgb + (1 - opacity) * behind, depth, opacity[:, 0], samples=torch.tensor(walked))
+
+    def march(self, origins: Tensor, directions: Tensor, jitter: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Packed samples in occupied cells: t_starts, t_ends, ray_indices (M,), and normalised positions (M, 3)."""
+        t_min, t_max = self.span(origins, directions, jitter)
+        t_starts, t_ends, rays, _, x = march_rays(
+            origins, directions, t_min, t_max, self._clearance(self.occupied), self.aabb, self.step_size, positions=True
+        )
+        return t_starts, t_ends, rays, x
+
+    def weights(self, x: Tensor, t_starts: Tensor, t_ends: Tensor, rays: Tensor, n: int) -> tuple[Tensor, Tensor]:
+        """Weights and transmittance (M,) of packed samples on n rays."""
+        sigmas = self.density(x) * self.distance_scale
+        weights, transmittance, _ = render_weight_from_density(t_starts, t_ends, sigmas, ray_indices=rays, n_rays=n)
+        return weights, transmittance
+
+    def span(self, origins: Tensor, directions: Tensor, jitter: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Where rays enter and leave the box (N,), between near and far; an empty span where they miss it."""
+        t_min, t_max, hits = ray_aabb_intersect(origins, directions, self.aabb[None], self.near, self.far)
+        t_min, t_max = t_min[:, 0], torch.where(hits[:, 0], t_max[:, 0], t_min[:, 0])
+        return (t_min if jitter is None else t_min + jitter * self.step_size), t_max
+
+    def _seen(self, origins: Tensor, directions: Tensor, jitter: Tensor | None) -> tuple:
+        """Samples in sight (M): x, t_starts, t_ends, rays, weights; and how many were looked at with gradients."""
+        n = origins.shape[0]
+        t_starts, t_ends, rays, x = self.march(origins, directions, jitter)
+        with torch.no_grad():  # a cheap look ahead: what lies behind a surface needs neither gradients nor colour
+            weights, transmittance = self.weights(x, t_starts, t_ends, rays, n)
+            visible = (transmittance > _PASSES).nonzero()[:, 0]
+        if len(visible) < len(x):
+            x, t_starts, t_ends, rays, weights = (v[visible] for v in (x, t_starts, t_ends, rays, weights))
+        if torch.is_grad_enabled():
+            weights, _ = self.weights(x, t_starts, t_ends, rays, n)
+        return x, t_starts, t_ends, rays, weights, len(x)
+
+    # ------------------------------------------------------------------------------------ occupancy
+
+    @torch.no_grad()
+    def opacity_grid(self, resolution: tuple[int, int, int]) -> Tensor:
+        """Opacity of one step (without `distance_scale`, as in TensoRF's code) at the centres of a grid of cells."""
+        opacity = torch.empty(resolution, device=self.aabb.device)
+        y, z = (centres(k, self.aabb.device) for k in resolution[1:])
+        for i, x in enumerate(centres(resolution[0], self.aabb.device)):
+            points = torch.stack(torch.meshgrid(x[None], y, z, indexing="ij"), dim=-1).view(-1, 3)
+            opacity[i] = -torch.expm1(-self.density(points) * self.step_size).view(resolution[1:])
+        return opacity
+
+    @torch.no_grad()
+    def reaches(self, origins: Tensor, directions: Tensor) -> Tensor:
+        """(N,) bool: whether rays pass an occupied cell, looking every half cell of their whole way through the box."""
+        cells = torch.tensor(self.occupied.shape, device=self.aabb.device)
+        step = 0.5 * float(((self.aabb[3:] - self.aabb[:3]) / cells).min())
+        clearance = self._clearance(self.occupied)
+        span = self.span(origins, directions)
+        return march_rays(origins, directions, *span, clearance, self.aabb, step, limit=1)[3][:, 1] > 0
+
+
+def centres(n: int, device: torch.device) -> Tensor:
+    """Centres of n cells that fill [-1, 1]."""
+    return (torch.arange(n, device=device) + 0.5) * (2 / n) - 1

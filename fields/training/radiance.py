@@ -1,0 +1,145 @@
+"""What the trainings of radiance fields share: batches of rays, the loss, optimisers that survive a change of shape, resuming."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fields.data.scene import Scene
+from fields.errors import DataError
+from fields.radiance import RadianceField
+from fields.training.pixels import PixelSampler
+
+
+class RadianceTraining:
+    """Fits a radiance field to pixels. See `fields.training.trainer.Training` for what the loop asks of it.
+
+    A method derives from it, makes its field, and says what happens when in `milestones`.
+
+    Args:
+        config: of the method, with `rays`, `iterations`, `background`, `rate_factors`, `rate_network`, `rate_decay` and
+            `restart_rate`.
+        scene: what to fit, on the device to train on.
+        seed: of all randomness.
+        field: to go on with; by default a new one.
+        rows: pixels to draw from; by default all.
+    """
+
+    field_class: type[RadianceField]
+
+    def __init__(
+        self, config: Any, scene: Scene, seed: int, field: RadianceField | None, rows: Tensor | None = None
+    ) -> None:
+        self.config, self.scene = config, scene
+        self.generator = torch.Generator(scene.aabb.device).manual_seed(seed)
+        self.background = scene.background if config.background == "auto" else config.background
+        self.pixels = PixelSampler(scene.train, self.generator, rows)
+        self.field: Any = (field or self.new_field(seed)).to(scene.aabb.device)
+        self._new_optimisers()
+
+    # ------------------------------------------------------------------------------------ what a method says
+
+    def new_field(self, seed: int) -> RadianceField:
+        raise NotImplementedError
+
+    def factors(self) -> Iterable[nn.Parameter]:
+        """The parameters that a change of shape replaces."""
+        raise NotImplementedError
+
+    def factor_optimiser(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.factors(), self.config.rate_factors, betas=(0.9, 0.99), eps=1e-8, fused=True)
+
+    def penalty(self, i: int) -> Tensor | float:
+        """Added to the squared error in iteration i."""
+        return 0.0
+
+    def milestones(self, done: int) -> None:
+        """Changes the field after so many iterations, and calls `rebuild` if factors were replaced."""
+
+    # ------------------------------------------------------------------------------------ one iteration
+
+    def step(self, i: int) -> dict[str, Tensor]:
+        c = self.config
+        background = self.background_colours(c.rays)
+        origins, directions, target = self.pixels.draw(c.rays, background)
+        rendering = self.field.render_rays(origins, directions, background, self.jitter(c.rays))
+        mse = (rendering.rgb.clamp(0, 1) - target).square().mean()
+        loss = mse + self.penalty(i)
+        for optimiser in self.optimisers.values():
+            optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        for optimiser in self.optimisers.values():
+            optimiser.step()
+            for group in optimiser.param_groups:
+                group["lr"] *= c.rate_decay ** (1 / c.iterations)
+        self.milestones(i + 1)
+        psnr = -10 * mse.detach().clamp(min=1e-10).log10()
+        return {"psnr": psnr, "loss": loss.detach(), "samples": rendering.samples}  # type: ignore[dict-item]
+
+    def jitter(self, n: int) -> Tensor | None:
+        """(n,) in [0, 1): the offset of each ray's samples in steps."""
+        return torch.rand(n, generator=self.generator, device=self.scene.aabb.device)
+
+    def background_colours(self, n: int) -> Tensor:
+        device = self.scene.aabb.device
+        if self.background == "random":
+            return torch.rand(n, 3, generator=self.generator, device=device)
+        return torch.full((3,), 1.0 if self.background == "white" else 0.0, device=device)
+
+    def _new_optimisers(self) -> None:
+        network = torch.optim.Adam(
+            self.field.decoder.parameters(), self.config.rate_network, betas=(0.9, 0.99), eps=1e-8, fused=True
+        )
+        self.optimisers: Mapping[str, torch.optim.Optimizer] = {"factors": self.factor_optimiser(), "network": network}
+
+    def rebuild(self) -> None:
+        """New moments for new factors. Rates, and the network's moments, go on unless the config restarts them."""
+        before = self.optimisers
+        self._new_optimisers()
+        if not self.config.restart_rate:
+            rate = before["factors"].param_groups[0]["lr"]
+            self.optimisers["factors"].param_groups[0]["lr"] = rate
+            self.optimisers = {"factors": self.optimisers["factors"], "network": before["network"]}
+
+    def nothing_left(self, why: str) -> DataError:
+        return DataError(
+            f"{self.scene.path}: nothing is left to train: {why}. "
+            "Check that the cameras look at the box (`fields data check`) and that the images are not blank."
+        )
+
+    # ------------------------------------------------------------------------------------ exact resume
+
+    def _moments(self) -> Iterable[tuple[str, Tensor, torch.optim.Optimizer]]:
+        for name, optimiser in self.optimisers.items():
+            for p, parameter in enumerate(optimiser.param_groups[0]["params"]):
+                yield f"adam.{name}.{p}.", parameter, optimiser
+
+    def state(self) -> tuple[dict[str, Tensor], dict]:
+        """Tensors and plain data from which training goes on bit for bit."""
+        tensors = {f"field.{k}": v for k, v in self.field.state_dict().items()}
+        for prefix, parameter, optimiser in self._moments():
+            tensors |= {prefix + k: v for k, v in optimiser.state.get(parameter, {}).items()}
+        tensors["generator"] = self.generator.get_state()
+        rates = {name: o.param_groups[0]["lr"] for name, o in self.optimisers.items()}
+        return tensors, {"field": self.field.constructor_arguments(), "rates": rates}
+
+    @classmethod
+    def resume(cls, config: Any, scene: Scene, tensors: dict[str, Tensor], plain: dict):
+        field = cls.field_class(**plain["field"])
+        field.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("field.")})
+        self = cls(config, scene, 0, field)  # type: ignore[call-arg]
+        self.recall(plain)
+        self.generator.set_state(tensors["generator"])
+        for name, optimiser in self.optimisers.items():
+            optimiser.param_groups[0]["lr"] = plain["rates"][name]
+        for prefix, parameter, optimiser in self._moments():
+            state = {k[len(prefix) :]: v.to(parameter.device) for k, v in tensors.items() if k.startswith(prefix)}
+            if state:
+                optimiser.state[parameter] = state
+        return self
+
+    def recall(self, plain: dict) -> None:
+        """Takes up what a method's own `state` added to the plain data."""
