@@ -121,7 +121,7 @@ def tri_vector_sample(
         jacobian: also return the derivative of the value with respect to x, the weights' included.
         weights: "window", 1 in the middle of a box and 0 on its faces, so that the value has no seams; "inverse", the
             paper's 1 / (distance + 1e-6) to the nearest boxes (eq. 15). Either way they are normalised to sum to 1.
-        nearest: at most so many boxes of a scale contribute, the nearest ones, equal distances by index.
+        nearest: at most so many boxes of a scale contribute, those of the largest weights, equal ones by index.
         average: divide by the number of scales with a box at x (the paper's text), instead of adding up (its code).
         clamp_weights: divide inverse weights by no less than 1, as the paper's code does.
 
@@ -139,10 +139,11 @@ def tri_vector_sample(
         if jacobian:
             return _reference_jacobian(x, vectors, index, frame, options)
         return _ref.value(x, vectors, index, frame, **options)
-    arguments = (x.contiguous(), vectors, index, frame, list(map(int, options.values())))
+    x, where = x.contiguous(), (index, frame, list(map(int, options.values())))
     if jacobian:
-        return _jacobian(*(t.detach() for t in arguments[:1]), [v.detach() for v in vectors], *arguments[2:])
-    return _value(*arguments)
+        return _jacobian(x.detach(), [v.detach() for v in vectors], *where)
+    note = torch.is_grad_enabled() and not _backend.on_gpu(x) and any(v.requires_grad for v in vectors)
+    return _value(x, vectors, *where, note)[0]
 
 
 def _checked(x, vectors, boxes, reduce, weights, nearest, average, clamp_weights) -> dict[str, Any]:
@@ -183,12 +184,13 @@ def _reference_jacobian(x, vectors, index, frame, options) -> tuple[Tensor, Tens
 # ---------------------------------------------------------------------------------------- ops and their derivatives
 
 _OPTIONS = ("summed", "averaged", "windowed", "nearest", "clamped")
-_POINTERS = ("grad", "value", "jacobian", "grad_x", "counts", "places", "found_box", "found_weight",
+_POINTERS = ("grad", "value", "jacobian", "grad_x", "found_box", "found_weight", "counts", "places",
              "sample", "weight")  # fmt: skip
+_BLOCK = {"cpu": 16, "cuda": 1}  # kBlock in cloud.h
 
 
 def _launch(kernel: str, items: int, x: Tensor, vectors: list[Tensor], index: list[Tensor], frame: list[float],
-            options: list[int], grain: int = 64, **given) -> None:  # fmt: skip
+            options: list[int], grain: int = 4, **given) -> None:  # fmt: skip
     centres, lattice, keys, begins, members = (index[k::5] for k in range(5))
     free = [not t.numel() for t in lattice]
     cells = [[len(k), 0, 0] if f else list(t.shape) for f, k, t in zip(free, keys, lattice, strict=True)]
@@ -208,15 +210,26 @@ def _launch(kernel: str, items: int, x: Tensor, vectors: list[Tensor], index: li
     _backend.launch(f"cloud_{kernel}", items, x, grain, **(arguments | given))
 
 
+def _blocks(x: Tensor) -> int:
+    """Items of the kernels that look for boxes."""
+    return -(-x.shape[0] // _BLOCK[x.device.type])
+
+
 def _empty_value(x: Tensor, vectors: list[Tensor], options: list[int]) -> Tensor:
     return x.new_empty(x.shape[0]) if options[0] else x.new_empty(x.shape[0], sum(v.shape[3] for v in vectors))
 
 
 @op("cloud_value")
-def _value(x: Tensor, vectors: list[Tensor], index: list[Tensor], frame: list[float], options: list[int]) -> Tensor:
+def _value(
+    x: Tensor, vectors: list[Tensor], index: list[Tensor], frame: list[float], options: list[int], note: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The value; and, to `note` for the backward pass, which boxes hold a sample and by what weights, else empty."""
     value = _empty_value(x, vectors, options)
-    _launch("value", x.shape[0], x, vectors, index, frame, options, value=value)
-    return value
+    most = len(vectors) * options[3] if note else 0
+    box, weight = x.new_empty(x.shape[0], most, dtype=torch.int32), x.new_empty(x.shape[0], most)
+    found = {"found_box": box, "found_weight": weight} if note else {}
+    _launch("value", _blocks(x), x, vectors, index, frame, options, value=value, **found)
+    return value, box, weight
 
 
 @op("cloud_jacobian")
@@ -225,56 +238,56 @@ def _jacobian(
 ) -> tuple[Tensor, Tensor]:
     value = _empty_value(x, vectors, options)
     jacobian = value.new_empty(*value.shape, 3)
-    _launch("jacobian", x.shape[0], x, vectors, index, frame, options, value=value, jacobian=jacobian)
+    _launch("jacobian", _blocks(x), x, vectors, index, frame, options, value=value, jacobian=jacobian)
     return value, jacobian
 
 
-@op("cloud_value_bwd")
-def _value_bwd(
+@op("cloud_grad_x")
+def _grad_x(
+    grad: Tensor, x: Tensor, vectors: list[Tensor], index: list[Tensor], frame: list[float], options: list[int]
+) -> Tensor:
+    grad_x = torch.empty_like(x)
+    _launch("grad_x", _blocks(x), x, vectors, index, frame, options, grad=grad.contiguous(), grad_x=grad_x)
+    return grad_x
+
+
+@op("cloud_grad_vectors")
+def _grad_vectors(
     grad: Tensor,
     x: Tensor,
     vectors: list[Tensor],
     index: list[Tensor],
     frame: list[float],
     options: list[int],
-    need_x: bool,
-    need_vectors: bool,
+    found_box: Tensor,
+    found_weight: Tensor,
 ) -> list[Tensor]:
-    """[grad_x, *grad_vectors]; empty where not needed."""
-    grad, n = grad.contiguous(), x.shape[0]
-    shared: dict[str, Any] = {"x": x, "vectors": vectors, "index": index, "frame": frame, "options": options}
-    grad_x = torch.empty_like(x) if need_x else x.new_empty(0)
-    if need_x:
-        _launch("grad_x", n, **shared, grad=grad, grad_x=grad_x)
-    if not need_vectors:
-        return [grad_x, *(v.new_empty(0) for v in vectors)]
-    if x.is_cuda:
+    n = x.shape[0]
+    where: dict[str, Any] = {"x": x, "vectors": vectors, "index": index, "frame": frame, "options": options}
+    where["grad"] = grad.contiguous()
+    if _backend.on_gpu(x):
         grads = [torch.zeros_like(v) for v in vectors]
-        _launch("grad_samples", n, **shared, grad=grad, grad_vectors=grads)
-        return [grad_x, *grads]
+        _launch("grad_samples", _blocks(x), **where, grad_vectors=grads)
+        return grads
     chunk = max(_SMALLEST_CHUNK, -(-n // _CHUNKS))
     chunks, boxes = -(-n // chunk), sum(len(v) for v in vectors)
+    where |= {"found_box": found_box, "found_weight": found_weight, "chunk": chunk, "chunks": chunks}
     counts = torch.zeros(boxes, chunks, dtype=torch.int32)
-    sizes: dict[str, Any] = {"chunk": chunk, "chunks": chunks}
-    found_box = torch.empty(n, len(vectors) * options[3], dtype=torch.int32)
-    found: dict[str, Any] = {"found_box": found_box, "found_weight": x.new_empty(found_box.shape)}
-    _launch("find", chunks, **shared, grain=1, counts=counts, **found, **sizes)
+    _launch("count", chunks, **where, grain=1, counts=counts)
     places = torch.zeros(boxes * chunks + 1, dtype=torch.int32)
     torch.cumsum(counts.view(-1), 0, dtype=torch.int32, out=places[1:])
     pairs = int(places[-1])
-    sample, weight = torch.empty(pairs, dtype=torch.int32), x.new_empty(pairs)
-    _launch(
-        "sort", chunks, **shared, grain=1, counts=places[:-1].clone(), sample=sample, weight=weight, **found, **sizes
-    )
+    where |= {"sample": torch.empty(pairs, dtype=torch.int32), "weight": x.new_empty(pairs)}
+    _launch("sort", chunks, **where, grain=1, counts=places[:-1].clone())
     grads = [torch.empty_like(v) for v in vectors]
-    _launch("grad_boxes", boxes, **shared, grain=1, grad=grad, grad_vectors=grads, places=places, sample=sample,
-            weight=weight, **sizes)  # fmt: skip
-    return [grad_x, *grads]
+    _launch("grad_boxes", boxes, **where, grain=1, grad_vectors=grads, places=places)
+    return grads
 
 
 @_value.register_fake
-def _(x, vectors, index, frame, options):
-    return _empty_value(x, vectors, options)
+def _(x, vectors, index, frame, options, note):
+    found = x.new_empty(x.shape[0], len(vectors) * options[3] if note else 0)
+    return _empty_value(x, vectors, options), found.int(), found
 
 
 @_jacobian.register_fake
@@ -283,25 +296,31 @@ def _(x, vectors, index, frame, options):
     return value, value.new_empty(*value.shape, 3)
 
 
-@_value_bwd.register_fake
-def _(grad, x, vectors, index, frame, options, need_x, need_vectors):
-    grads = [torch.empty_like(v) if need_vectors else v.new_empty(0) for v in vectors]
-    return [torch.empty_like(x) if need_x else x.new_empty(0), *grads]
+@_grad_x.register_fake
+def _(grad, x, vectors, index, frame, options):
+    return torch.empty_like(x)
+
+
+@_grad_vectors.register_fake
+def _(grad, x, vectors, index, frame, options, found_box, found_weight):
+    return [torch.empty_like(v) for v in vectors]
 
 
 def _setup(ctx, inputs, output):
-    x, vectors, index, ctx.frame, ctx.options = inputs
+    x, vectors, index, ctx.frame, ctx.options, _ = inputs
     ctx.scales = len(vectors)
     ctx.need_x, ctx.need_vectors = x.requires_grad, any(v.requires_grad for v in vectors)
-    ctx.save_for_backward(x, *vectors, *index)
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(x, *output[1:], *vectors, *index)
 
 
-def _backward(ctx, grad):
-    x, *rest = ctx.saved_tensors
+def _backward(ctx, grad, *_):
+    x, found_box, found_weight, *rest = ctx.saved_tensors
     vectors, index = rest[: ctx.scales], rest[ctx.scales :]
-    grads = _value_bwd(grad, x, vectors, index, ctx.frame, ctx.options, ctx.need_x, ctx.need_vectors)
-    of_vectors = grads[1:] if ctx.need_vectors else [None] * ctx.scales
-    return grads[0] if ctx.need_x else None, of_vectors, [None] * len(index), None, None
+    where = (grad, x, vectors, index, ctx.frame, ctx.options)
+    grad_x = _grad_x(*where) if ctx.need_x else None
+    of_vectors = _grad_vectors(*where, found_box, found_weight) if ctx.need_vectors else [None] * ctx.scales
+    return grad_x, of_vectors, [None] * len(index), None, None, None
 
 
 _value.register_autograd(_backward, setup_context=_setup)

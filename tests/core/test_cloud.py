@@ -159,7 +159,7 @@ def test_opcheck():
     x, vectors = TestValue().inputs(torch.float32, 4, **CASES[0])
     boxes = BOXES["lattice"]()
     index, frame = [t for b in boxes for t in b.tensors], [v for b in boxes for v in b.frame]
-    opcheck(cloud._value.overload, (x, vectors, index, frame, [1, 0, 1, 8, 0]))
+    opcheck(cloud._value.overload, (x, vectors, index, frame, [1, 0, 1, 8, 0], True))
     opcheck(cloud._jacobian.overload, (x.detach(), [v.detach() for v in vectors], index, frame, [0, 0, 1, 8, 0]))
 
 

@@ -11,16 +11,14 @@ def box_weights(
 ) -> Tensor:
     """(N, B): how much each box contributes to each point."""
     offset = x[:, None] - centres
-    distance = offset.norm(dim=-1)
     held = (offset.abs() <= half).all(-1)
     if windowed:
         weight = ((half - offset.abs()) / (2 * half - spacing)).clamp(0, 1).prod(-1) * held
-        held = weight > 0
     else:
-        weight = 1 / (distance + 1e-6) * held
+        weight = 1 / (offset.norm(dim=-1) + 1e-6) * held
     if centres.shape[0] > nearest:
-        # Stable: equal distances are ranked by box.
-        far = torch.where(held, distance, torch.inf).detach().argsort(dim=1, stable=True)[:, nearest:]
+        # Stable: equal weights are ranked by box.
+        far = weight.detach().argsort(dim=1, descending=True, stable=True)[:, nearest:]
         weight = weight.scatter(1, far, 0.0)
     total = weight.sum(1, keepdim=True)
     return weight / torch.where(total > (1.0 if clamped else 0.0), total, 1.0)

@@ -5,17 +5,19 @@
 // Boxes of one scale are cubes of one size, with one number of knots and one rank; a cloud superposes up to four scales.
 // Vectors lie [box][axis][knot][rank]: two neighbouring knots are one contiguous burst of registers.
 //
-// Which boxes hold a point is found anew for each point. Centres on a lattice: the cells within half an edge along each
-// axis, at most three, so nothing is searched. Free centres: the eight cells of a hash whose cells are as large as a box.
-// The weights are those of the nearest K boxes by inverse distance, or of a window that is largest in the middle of
-// a box and 0 on its faces, normalised to sum to 1. On a lattice the windows do so by themselves, so the field is
-// continuous.
+// Which boxes hold a point is found anew for each point, for a block of points at once. Centres on a lattice: the cells
+// within half an edge along each axis, at most three, so nothing is searched. Free centres: the eight cells of a hash whose
+// cells are as large as a box. The weights are those of the nearest K boxes by inverse distance, or of a window that is
+// largest in the middle of a box and 0 on its faces, normalised to sum to 1. On a lattice the windows do so by themselves,
+// so the field is continuous.
 //
-// Everything is written on a scalar S: T, or Dual<T> for the derivative along a direction of x, windows included.
+// Values are written on a scalar S: T, or Dual<T> for the derivative along a direction of x, windows included.
 //
-// The gradient of the vectors is box-centric on a CPU. Samples are sorted by box, in fixed chunks; then each box is one item that adds up its own samples in their order: one owner per element, vectors and
-// gradient of a box stay in cache, and the bits do not depend on the number of threads. Boxes that hold no sample are
-// zeroed and otherwise left alone. On a GPU the item is one sample and `add_to` is atomic.
+// The gradient of the vectors is box-centric on a CPU. The forward pass notes which boxes hold which sample; samples are
+// sorted by box, in fixed chunks; then each box is one item that adds up its own samples in their order: one owner per
+// element, vectors and gradient of a box stay in cache, and the bits do not depend on the number of threads. Boxes that
+// hold no sample are zeroed and otherwise left alone. On a GPU nothing is noted, the item is one sample, and adding is
+// atomic.
 #pragma once
 #include "common.h"
 #include "grid.h"
@@ -26,6 +28,11 @@ namespace fields {
 
 constexpr int kScales = 4;      // scales of a cloud at most
 constexpr int kMostBoxes = 8;   // boxes of one scale that contribute to a point at most
+#ifdef __CUDACC__
+constexpr int kBlock = 1;       // samples that look for their boxes together
+#else
+constexpr int kBlock = 16;      // one SIMD register of them
+#endif
 
 template <class T> struct CloudArgs {
     const T* x;                // (n, 3) positions, in the frame of the boxes
@@ -40,10 +47,10 @@ template <class T> struct CloudArgs {
     T* jacobian;               // (n, out, 3), or (n, 3) when summed
     T* grad_x;                 // (n, 3)
     T* grad_vectors[4];        // like vectors
+    int32_t* found_box;        // (n, scales · nearest) boxes of all scales that hold a sample, −1 behind the last; or null
+    T* found_weight;           // like found_box
     int32_t* counts;           // (boxes of all scales, chunks) how many samples of a chunk a box holds
     const int32_t* places;     // (boxes of all scales, chunks) where they are noted
-    int32_t* found_box;        // (n, scales · nearest) among the boxes of all scales, −1 behind the last
-    T* found_weight;           // like found_box
     int32_t* sample;           // (pairs) by box, then by chunk
     T* weight;                 // (pairs)
     int64_t n;                 // samples
@@ -89,63 +96,37 @@ template <class S, class T> FIELDS_FN S window(T offset, T half, T per_shared, b
     return with_tangent(clamp(w, T(0), T(1)), tangent && w > 0 && w < 1 ? slope : T(0), S());
 }
 
-// Where a point lies on one vector of a box, at `offset` from its centre.
-template <class S, class T> struct Knot {
-    int64_t left;              // element of the left knot's channels, from the start of the vector
-    S weight[2];               // of the left and the right knot
-
-    FIELDS_FN void locate(const CloudArgs<T>& a, int s, T offset, bool tangent) {
-        const T last = T(a.knots[s] - 1), per_knot = a.per_knot[s];
-        const T q = (offset + a.half[s]) * per_knot, held = clamp(q, T(0), last);
-        const int32_t knot = minimum(int32_t(held), int32_t(a.knots[s] - 2));
-        const T right = held - T(knot), slope = tangent && q >= 0 && q <= last ? per_knot : T(0);
-        left = knot * a.rank[s];
-        weight[0] = with_tangent(1 - right, -slope, S());
-        weight[1] = with_tangent(right, slope, S());
-    }
-    FIELDS_FN auto interpolate(const CloudArgs<T>& a, int s, int64_t vector, int64_t channel, int count) const {
-        const T* none = nullptr;
-        const int64_t at = vector + left + channel;
-        return weight[0] * load_lanes(a.vectors[s], none, at, count, S()) +
-               weight[1] * load_lanes(a.vectors[s], none, at + a.rank[s], count, S());
-    }
-};
-
-// The boxes of one scale that contribute to a point, with their weights. Boxes of a lattice share their places along an
-// axis, so those are kept once; `place` holds three bits for each axis.
-template <class S, class T> struct Near {
+// The boxes of one scale that hold a point, with weights that are to be multiplied by `scale`.
+template <class T> struct Found {
     int32_t count = 0;
+    T scale;
     int32_t box[kMostBoxes + 1];   // one more, so that a candidate can be written before it is known to count
-    int32_t place[kMostBoxes + 1];
-    S weight[kMostBoxes + 1];      // the squared distance, until all are found, where weights are inverse distances
-    Knot<S, T> knot[3][kMostBoxes];
+    T weight[kMostBoxes + 1];
 
-    FIELDS_FN void put(int32_t at, int32_t b, int32_t where, S w) {
+    FIELDS_FN void put(int32_t at, int32_t b, T w) {
         box[at] = b;
-        place[at] = where;
         weight[at] = w;
     }
-    FIELDS_FN bool before(T distance, int32_t b, int32_t at) const {
-        return distance < plain(weight[at]) || (distance == plain(weight[at]) && b < box[at]);
+    FIELDS_FN bool before(T w, int32_t b, int32_t at) const {
+        return w > weight[at] || (w == weight[at] && b < box[at]);
     }
-    // Sorted by distance, equal ones by box: the nearest are the same whatever the order in which they come.
-    FIELDS_FN void put_if_near(int32_t most, int32_t b, int32_t where, S squared) {
-        if (count == most && !before(plain(squared), b, most - 1)) return;
+    // Sorted by weight, equal ones by box: the nearest are the same whatever the order in which they come.
+    FIELDS_CALL void put_if_near(int32_t most, int32_t b, T w) {
+        if (count == most && !before(w, b, most - 1)) return;
         if (count < most) ++count;
         int32_t at = count - 1;
-        for (; at > 0 && before(plain(squared), b, at - 1); --at) put(at, box[at - 1], place[at - 1], weight[at - 1]);
-        put(at, b, where, squared);
+        for (; at > 0 && before(w, b, at - 1); --at) put(at, box[at - 1], weight[at - 1]);
+        put(at, b, w);
     }
     FIELDS_FN void keep_nearest(int32_t most) {
-        const Near all = *this;
+        const Found all = *this;
         count = 0;
-        for (int32_t e = 0; e < all.count; ++e) put_if_near(most, all.box[e], all.place[e], all.weight[e]);
+        for (int32_t e = 0; e < all.count; ++e) put_if_near(most, all.box[e], all.weight[e]);
     }
-    FIELDS_FN auto product(const CloudArgs<T>& a, int s, int32_t e, int64_t channel, int count) const {
-        const int64_t length = a.knots[s] * a.rank[s], first = 3 * int64_t(box[e]) * length;
-        return knot[0][place[e] & 7].interpolate(a, s, first, channel, count) *
-               knot[1][place[e] >> 3 & 7].interpolate(a, s, first + length, channel, count) *
-               knot[2][place[e] >> 6].interpolate(a, s, first + 2 * length, channel, count);
+    FIELDS_FN T total() const {
+        T sum = 0;
+        for (int32_t e = 0; e < count; ++e) sum += weight[e];
+        return sum;
     }
 };
 
@@ -160,221 +141,290 @@ FIELDS_FN int64_t find_cell(const int64_t* keys, int64_t cells, int64_t key) {
     return first < cells && keys[first] == key ? first : cells;
 }
 
-// Boxes on a lattice: the cells within half an edge along each axis, two, or up to three where boxes are larger than two
-// spacings. Without branches where there are two: which of the eight boxes exist and hold the point is anyone's guess.
-template <class S, class T>
-FIELDS_FN void gather_lattice(const CloudArgs<T>& a, int s, int64_t i, int axis, bool knots, Near<S, T>& near) {
-    const T half = a.half[s], spacing = a.spacing[s];
-    const int64_t* cells = a.cells + 3 * s;
-    const bool wide = half > spacing;
-    const int many = wide ? 4 : 2;
-    int64_t row[3][4];         // of the lattice
-    S along[3][4];             // the window, or the squared offset; 0 or infinite where the box does not hold the point
-    for (int k = 0; k < 3; ++k) {
-        const T x = a.x[3 * i + k], low = a.low[3 * s + k];
-        const int32_t first = int32_t(floor_((x - low) * a.per_spacing[s] - a.reach[s]));
-        for (int c = 0; c < many; ++c) {
-            const int32_t cell = first + c;
-            const T offset = x - (low + (T(cell) + T(0.5)) * spacing);
-            const bool holds = abs_(offset) <= half && cell >= 0 && cell < cells[k], tangent = k == axis;
-            row[k][c] = holds ? cell : 0;
-            if (a.windowed) along[k][c] = window<S>(holds ? offset : half, half, a.per_shared[s], tangent);
-            else along[k][c] = with_tangent(holds ? offset * offset : infinity(T()), tangent ? 2 * offset : T(0), S());
-            if (knots) near.knot[k][c].locate(a, s, offset, tangent);
-        }
+// Boxes on a lattice: the cells within half an edge along each axis, MANY at most. Samples are in the innermost loops,
+// which vectorise; and without branches, as which of the eight boxes exist and hold the point is anyone's guess.
+template <int MANY, bool WINDOWED, class T>
+FIELDS_FN void find_on_lattice(const CloudArgs<T>& a, int s, const T (*x)[kBlock], Found<T>* found) {
+    const T half = a.half[s], spacing = a.spacing[s], per_spacing = a.per_spacing[s], reach = a.reach[s];
+    const T per_shared = a.per_shared[s];
+    int32_t row[3][MANY][kBlock];  // of the lattice
+    T along[3][MANY][kBlock];      // the window, or the squared offset; 0 or infinite where the box does not hold the point
+    int32_t stride = 1;
+    for (int k = 2; k >= 0; stride *= int32_t(a.cells[3 * s + k--])) {
+        const T low = a.low[3 * s + k], last = T(a.cells[3 * s + k] - 1);
+        for (int c = 0; c < MANY; ++c)
+            for (int j = 0; j < kBlock; ++j) {
+                const T cell = floor_((x[k][j] - low) * per_spacing - reach) + T(c);
+                const T offset = x[k][j] - (low + (cell + T(0.5)) * spacing);
+                const bool holds = (abs_(offset) <= half) & (cell >= 0) & (cell <= last);  // not so for NaN
+                row[k][c][j] = int32_t(holds ? cell : T(0)) * stride;
+                if (WINDOWED) along[k][c][j] = holds ? window<T>(offset, half, per_shared, false) : T(0);
+                else along[k][c][j] = holds ? offset * offset : infinity(T());
+            }
     }
-    for (int x = 0; x < many; ++x)
-        for (int y = 0; y < many; ++y)
-            for (int z = 0; z < many; ++z) {
-                const int32_t b = a.lattice[s][(row[0][x] * cells[1] + row[1][y]) * cells[2] + row[2][z]];
-                const int32_t place = x | y << 3 | z << 6;
-                if (a.windowed) {
-                    const S w = along[0][x] * along[1][y] * along[2][z];
-                    near.put(near.count, b, place, w);
-                    near.count += b >= 0 && plain(w) > 0;
-                } else {
-                    const S squared = along[0][x] + along[1][y] + along[2][z];
-                    const bool holds = b >= 0 && plain(squared) < infinity(T());
-                    if (wide) {
-                        if (holds) near.put_if_near(int32_t(a.nearest), b, place, squared);
+    T total[kBlock] = {};
+    const int32_t* lattice = a.lattice[s];
+    for (int u = 0; u < MANY; ++u)
+        for (int v = 0; v < MANY; ++v)
+            for (int w = 0; w < MANY; ++w) {
+                int32_t box[kBlock];
+                T weight[kBlock];
+                for (int j = 0; j < kBlock; ++j) box[j] = lattice[row[0][u][j] + row[1][v][j] + row[2][w][j]];
+                for (int j = 0; j < kBlock; ++j) {
+                    const T p = along[0][u][j], q = along[1][v][j], r = along[2][w][j];
+                    const T held = WINDOWED ? p * q * r : 1 / (sqrt_(p + q + r) + T(1e-6));
+                    weight[j] = box[j] < 0 ? T(0) : held;
+                    total[j] += weight[j];
+                }
+                for (int j = 0; j < kBlock; ++j) {
+                    if (MANY > 2) {
+                        if (weight[j] > 0) found[j].put_if_near(int32_t(a.nearest), box[j], weight[j]);
                     } else {
-                        near.put(near.count, b, place, squared);
-                        near.count += holds;
+                        found[j].put(found[j].count, box[j], weight[j]);
+                        found[j].count += weight[j] > 0;
                     }
                 }
             }
-    if (near.count > a.nearest) near.keep_nearest(int32_t(a.nearest));
+    for (int j = 0; j < kBlock; ++j) {
+        found[j].scale = total[j];
+        const bool many = found[j].count > a.nearest;
+        if (many) found[j].keep_nearest(int32_t(a.nearest));
+        if (many || MANY > 2) found[j].scale = found[j].total();
+    }
+}
+
+// How much box b contributes to the point x, before weights are made to sum to 1: 0 where it does not hold it. `axis`: of
+// the tangent.
+template <class S, class T> FIELDS_FN S weigh(const CloudArgs<T>& a, int s, const T* x, int32_t b, int axis) {
+    S product = constant(T(1), S()), squared = constant(T(0), S());
+    bool holds = true;
+    for (int k = 0; k < 3; ++k) {
+        const T offset = x[k] - a.centres[s][3 * int64_t(b) + k];
+        product = product * window<S>(offset, a.half[s], a.per_shared[s], k == axis);
+        squared += with_tangent(offset * offset, k == axis ? 2 * offset : T(0), S());
+        holds = holds && abs_(offset) <= a.half[s];
+    }
+    if (a.windowed) return product;
+    return holds || axis >= 0 ? inverse(root(squared) + constant(T(1e-6), S())) : constant(T(0), S());
 }
 
 // Boxes anywhere: the eight cells of the hash that a box around the point touches.
-template <class S, class T>
-FIELDS_FN void gather_hashed(const CloudArgs<T>& a, int s, int64_t i, int axis, bool knots, Near<S, T>& near) {
-    const T half = a.half[s], *x = a.x + 3 * i;
+template <class T> FIELDS_CALL void find_by_hash(const CloudArgs<T>& a, int s, const T* x, Found<T>& found) {
+    found.scale = 0;
     int64_t first[3];
-    for (int k = 0; k < 3; ++k) first[k] = int64_t(floor_((x[k] - a.low[3 * s + k]) * a.per_spacing[s] - T(0.5)));
+    for (int k = 0; k < 3; ++k) {
+        const T cell = floor_((x[k] - a.low[3 * s + k]) * a.per_spacing[s] - T(0.5));
+        if (!(abs_(cell) < T(1 << 20))) return;  // too far away to be one, or no number at all
+        first[k] = int64_t(cell);
+    }
     for (int corner = 0; corner < 8; ++corner) {
         const int64_t cx = first[0] + (corner & 1), cy = first[1] + (corner >> 1 & 1), cz = first[2] + (corner >> 2);
         if (cx < 0 || cy < 0 || cz < 0) continue;
         const int64_t cell = find_cell(a.keys[s], a.cells[3 * s], morton(cx, cy, cz));
         if (cell == a.cells[3 * s]) continue;
         for (int32_t m = a.begins[s][cell]; m < a.begins[s][cell + 1]; ++m) {
-            const int32_t b = a.members[s][m];
-            S squared = constant(T(0), S());
-            bool holds = true;
-            for (int k = 0; k < 3; ++k) {
-                const T offset = x[k] - a.centres[s][3 * int64_t(b) + k];
-                holds = holds && (a.windowed ? abs_(offset) < half : abs_(offset) <= half);
-                squared += with_tangent(offset * offset, k == axis ? 2 * offset : T(0), S());
-            }
-            if (holds) near.put_if_near(int32_t(a.nearest), b, 0, squared);
+            const T w = weigh<T>(a, s, x, a.members[s][m], -1);
+            if (w > 0) found.put_if_near(int32_t(a.nearest), a.members[s][m], w);
         }
     }
-    for (int32_t e = 0; e < near.count; ++e) {
-        near.place[e] = e | e << 3 | e << 6;
-        S w = constant(T(1), S());
-        for (int k = 0; k < 3; ++k) {
-            const T offset = x[k] - a.centres[s][3 * int64_t(near.box[e]) + k];
-            if (a.windowed) w = w * window<S>(offset, half, a.per_shared[s], k == axis);
-            if (knots) near.knot[k][e].locate(a, s, offset, k == axis);
-        }
-        if (a.windowed) near.weight[e] = w;
-    }
+    found.scale = found.total();
 }
 
-// The boxes of scale s that hold sample i, weighted to sum to 1. `axis`: of the tangent, none if negative.
-template <class S, class T>
-FIELDS_FN void gather(const CloudArgs<T>& a, int s, int64_t i, int axis, bool knots, Near<S, T>& near) {
-    near.count = 0;
-    bool there = true;         // and not too far away, or no number at all, for its cell to be one
-    for (int k = 0; k < 3; ++k) there = there && abs_(a.x[3 * i + k] - a.low[3 * s + k]) < T(1e6) * a.spacing[s];
-    if (!there) return;
-    if (a.lattice[s]) gather_lattice(a, s, i, axis, knots, near);
-    else gather_hashed(a, s, i, axis, knots, near);
-    S total = constant(T(0), S());
-    for (int32_t e = 0; e < near.count; ++e) {
-        if (!a.windowed) near.weight[e] = inverse(root(near.weight[e]) + constant(T(1e-6), S()));
-        total += near.weight[e];
-    }
-    if (a.clamped && plain(total) < 1) return;
-    const S scale = inverse(total);
-    for (int32_t e = 0; e < near.count; ++e) near.weight[e] = near.weight[e] * scale;
+// What weights with this sum are multiplied by to sum to `part`.
+template <class S, class T> FIELDS_FN S scale_of(const CloudArgs<T>& a, S total, T part) {
+    return constant(part, S()) * (a.clamped && plain(total) < 1 ? constant(T(1), S()) : inverse(total));
 }
 
-// 1 over the number of scales that hold sample i, where scales are averaged.
-template <class T> FIELDS_FN T share(const CloudArgs<T>& a, int64_t i) {
-    if (!a.averaged) return 1;
+// 1 over the number of scales that hold sample j of a block, where scales are averaged.
+template <class T> FIELDS_FN T share(const CloudArgs<T>& a, const Found<T> (*found)[kBlock], int j) {
     int held = 0;
-    for (int s = 0; s < a.scales; ++s) {
-        Near<T, T> near;
-        gather(a, s, i, -1, false, near);
-        held += near.count > 0;
-    }
-    return held ? T(1) / T(held) : T(1);
+    for (int s = 0; s < a.scales && a.averaged; ++s) held += found[s][j].count > 0;
+    return held > 1 ? T(1) / T(held) : T(1);
 }
 
-// Calls body(first channel, count, lanes) with the weighted sum over boxes of every block of channels.
-template <class S, class T, class Body> FIELDS_FN void each_block(const CloudArgs<T>& a, int64_t i, int axis, Body&& body) {
-    const S part = constant(share(a, i), S());
-    int64_t start = 0;
-    for (int s = 0; s < a.scales; start += a.rank[s++]) {
-        Near<S, T> near;
-        gather(a, s, i, axis, true, near);
-        blocks(a.rank[s], [&](int64_t c, int count) FIELDS_INLINE {
-            auto sum = fill_lanes(S());
-            for (int32_t e = 0; e < near.count; ++e)
-                sum += fill_lanes(part * near.weight[e]) * near.product(a, s, e, c, count);
-            body(start + c, count, sum);
-        });
+// The boxes of all scales for a block of samples from `begin` on. Noted where that is wanted.
+template <class T> FIELDS_CALL void find(const CloudArgs<T>& a, int64_t begin, Found<T> (*found)[kBlock]) {
+    T x[3][kBlock];
+    for (int j = 0; j < kBlock; ++j)
+        for (int k = 0; k < 3; ++k) x[k][j] = a.x[3 * minimum(begin + j, a.n - 1) + k];
+    for (int s = 0; s < a.scales; ++s) {
+        if (!a.lattice[s])
+            for (int j = 0; j < kBlock; ++j) {
+                const T point[3] = {x[0][j], x[1][j], x[2][j]};
+                find_by_hash(a, s, point, found[s][j]);
+            }
+        else if (a.half[s] > a.spacing[s]) find_on_lattice<4, false>(a, s, x, found[s]);
+        else if (a.windowed) find_on_lattice<2, true>(a, s, x, found[s]);
+        else find_on_lattice<2, false>(a, s, x, found[s]);
+    }
+    for (int s = 0; s < a.scales; ++s)
+        for (int j = 0; j < kBlock; ++j) found[s][j].scale = scale_of(a, found[s][j].scale, share(a, found, j));
+    if (!a.found_box) return;
+    const int64_t most = a.scales * a.nearest;
+    for (int j = 0; j < kBlock && begin + j < a.n; ++j) {
+        int64_t at = (begin + j) * most;
+        const int64_t end = at + most;
+        int32_t before = 0;
+        for (int s = 0; s < a.scales; before += int32_t(a.boxes[s++]))
+            for (int32_t e = 0; e < found[s][j].count; ++e, ++at) {
+                a.found_box[at] = before + found[s][j].box[e];
+                a.found_weight[at] = found[s][j].weight[e] * found[s][j].scale;
+            }
+        for (; at < end; ++at) {
+            a.found_box[at] = -1;
+            a.found_weight[at] = 0;
+        }
     }
 }
+
+// Where a point lies on the three vectors of a box. `axis`: of the tangent.
+template <class S, class T> struct Spot {
+    int64_t left[3];           // element of the left knot's channels
+    S weight[3][2];            // of the left and the right knot
+
+    FIELDS_FN void locate(const CloudArgs<T>& a, int s, const T* x, int32_t b, int axis) {
+        const T last = T(a.knots[s] - 1), per_knot = a.per_knot[s];
+        for (int k = 0; k < 3; ++k) {
+            const T q = (x[k] - a.centres[s][3 * int64_t(b) + k] + a.half[s]) * per_knot, held = clamp(q, T(0), last);
+            const int32_t knot = minimum(int32_t(held), int32_t(a.knots[s] - 2));
+            const T right = held - T(knot), slope = k == axis && q >= 0 && q <= last ? per_knot : T(0);
+            left[k] = ((3 * int64_t(b) + k) * a.knots[s] + knot) * a.rank[s];
+            prefetch(a.vectors[s] + left[k]);
+            weight[k][0] = with_tangent(1 - right, -slope, S());
+            weight[k][1] = with_tangent(right, slope, S());
+        }
+    }
+    FIELDS_FN auto interpolate(const CloudArgs<T>& a, int s, int k, int64_t channel, int count) const {
+        const T* none = nullptr;
+        const int64_t at = left[k] + channel;
+        return weight[k][0] * load_lanes(a.vectors[s], none, at, count, S()) +
+               weight[k][1] * load_lanes(a.vectors[s], none, at + a.rank[s], count, S());
+    }
+    FIELDS_FN auto product(const CloudArgs<T>& a, int s, int64_t channel, int count) const {
+        return interpolate(a, s, 0, channel, count) * interpolate(a, s, 1, channel, count) *
+               interpolate(a, s, 2, channel, count);
+    }
+};
+
+// The spots of one sample in all its boxes, with their weights.
+template <class S, class T> struct Spots {
+    int32_t count[kScales];
+    Spot<S, T> spot[kScales][kMostBoxes];
+    S weight[kScales][kMostBoxes];
+
+    FIELDS_FN void locate(const CloudArgs<T>& a, const Found<T> (*found)[kBlock], int64_t begin, int j, int axis) {
+        const T* x = a.x + 3 * (begin + j);
+        for (int s = 0; s < a.scales; ++s) {
+            const Found<T>& near = found[s][j];
+            count[s] = near.count;
+            S total = constant(T(0), S());
+            for (int32_t e = 0; e < near.count; ++e) {
+                spot[s][e].locate(a, s, x, near.box[e], axis);
+                weight[s][e] = axis < 0 ? constant(near.weight[e], S()) : weigh<S>(a, s, x, near.box[e], axis);
+                total += weight[s][e];
+            }
+            const S scale = axis < 0 ? constant(near.scale, S()) : scale_of(a, total, share(a, found, j));
+            for (int32_t e = 0; e < near.count; ++e) weight[s][e] = weight[s][e] * scale;
+        }
+    }
+    // Calls body(first channel, count, lanes) with the weighted sum over boxes of every block of channels.
+    template <class Body> FIELDS_FN void each_channels(const CloudArgs<T>& a, Body&& body) const {
+        int64_t start = 0;
+        for (int s = 0; s < a.scales; start += a.rank[s++])
+            blocks(a.rank[s], [&](int64_t c, int lanes) FIELDS_INLINE {
+                auto sum = fill_lanes(S());
+                for (int32_t e = 0; e < count[s]; ++e)
+                    sum += fill_lanes(weight[s][e]) * spot[s][e].product(a, s, c, lanes);
+                body(start + c, lanes, sum);
+            });
+    }
+};
 template <class T> FIELDS_FN T not_a_number(const CloudArgs<T>& a, int64_t i) {  // where x is none; else 0
     const T sum = a.x[3 * i] + a.x[3 * i + 1] + a.x[3 * i + 2];
     return sum == sum ? T(0) : sum;
 }
 
+// Item: a block of samples. Vectors come from far away in memory, so where a sample lies is found, and its knots asked for,
+// while the one before it is computed.
 template <class T> struct CloudValue : CloudArgs<T> {
-    FIELDS_FN void operator()(int64_t i) const {
-        const T fault = not_a_number(*this, i);
-        auto total = fill_lanes(T(0));
-        each_block<T>(*this, i, -1, [&](int64_t c, int count, auto v) FIELDS_INLINE {
-            if (this->summed) total += v;
-            else store_lanes(this->value + i * this->out + c, v + fill_lanes(fault), count);
-        });
-        if (this->summed) this->value[i] = sum_lanes<T>(total) + fault;
+    FIELDS_FN void operator()(int64_t item) const {
+        Found<T> found[kScales][kBlock];
+        Spots<T, T> spots[2];
+        const int64_t begin = item * kBlock, count = minimum(int64_t(kBlock), this->n - begin);
+        find(*this, begin, found);
+        spots[0].locate(*this, found, begin, 0, -1);
+        for (int j = 0; j < count; ++j) {
+            if (j + 1 < count) spots[(j + 1) & 1].locate(*this, found, begin, j + 1, -1);
+            const int64_t i = begin + j;
+            const T fault = not_a_number(*this, i);
+            auto total = fill_lanes(T(0));
+            spots[j & 1].each_channels(*this, [&](int64_t c, int lanes, auto v) FIELDS_INLINE {
+                if (this->summed) total += v;
+                else store_lanes(this->value + i * this->out + c, v + fill_lanes(fault), lanes);
+            });
+            if (this->summed) this->value[i] = sum_lanes<T>(total) + fault;
+        }
     }
 };
 
-// The value and its derivatives along the axes; or, in the backward pass, <grad, df/dx>.
+// The value and its derivatives along the axes; or, in the backward pass, <grad, df/dx>. Item: a block of samples.
 template <class T, bool CONTRACT> struct CloudSlopes : CloudArgs<T> {
-    FIELDS_FN void operator()(int64_t i) const {
+    FIELDS_FN void operator()(int64_t item) const {
+        Found<T> found[kScales][kBlock];
+        const int64_t begin = item * kBlock;
+        find(*this, begin, found);
+        for (int j = 0; j < kBlock && begin + j < this->n; ++j)
+            for (int axis = 0; axis < 3; ++axis) slope(found, begin, j, axis);
+    }
+    FIELDS_FN void slope(const Found<T> (*found)[kBlock], int64_t begin, int j, int axis) const {
+        const int64_t i = begin + j;
         const T fault = not_a_number(*this, i);
-        for (int axis = 0; axis < 3; ++axis) {
-            auto total = fill_lanes(Dual<T>());
-            each_block<Dual<T>>(*this, i, axis, [&](int64_t c, int count, auto v) FIELDS_INLINE {
-                const int64_t o = i * this->out + c;
-                if (CONTRACT && !this->summed) {
-                    total.d += load_lanes<T>(this->grad + o, count) * v.d;
-                } else if (this->summed) {
-                    total += v;
-                } else {
-                    if (axis == 0) store_lanes(this->value + o, v.v + fill_lanes(fault), count);
-                    for (int b = 0; b < count; ++b) this->jacobian[3 * (o + b) + axis] = v.d[b] + fault;
-                }
-            });
-            if (CONTRACT) this->grad_x[3 * i + axis] = sum_lanes<T>(total.d) * (this->summed ? this->grad[i] : T(1)) + fault;
-            else if (this->summed) {
-                if (axis == 0) this->value[i] = sum_lanes<T>(total.v) + fault;
-                this->jacobian[3 * i + axis] = sum_lanes<T>(total.d) + fault;
+        auto total = fill_lanes(Dual<T>());
+        Spots<Dual<T>, T> spots;
+        spots.locate(*this, found, begin, j, axis);
+        spots.each_channels(*this, [&](int64_t c, int count, auto v) FIELDS_INLINE {
+            const int64_t o = i * this->out + c;
+            if (CONTRACT && !this->summed) {
+                total.d += load_lanes<T>(this->grad + o, count) * v.d;
+            } else if (this->summed) {
+                total += v;
+            } else {
+                if (axis == 0) store_lanes(this->value + o, v.v + fill_lanes(fault), count);
+                for (int b = 0; b < count; ++b) this->jacobian[3 * (o + b) + axis] = v.d[b] + fault;
             }
+        });
+        if (CONTRACT) this->grad_x[3 * i + axis] = sum_lanes<T>(total.d) * (this->summed ? this->grad[i] : T(1)) + fault;
+        else if (this->summed) {
+            if (axis == 0) this->value[i] = sum_lanes<T>(total.v) + fault;
+            this->jacobian[3 * i + axis] = sum_lanes<T>(total.d) + fault;
         }
     }
 };
 
 // Adds w · grad times the product of the other two vectors to the knots of each vector of box b.
 template <class T> FIELDS_FN void scatter(const CloudArgs<T>& a, int s, int64_t start, int32_t b, int64_t i, T w) {
-    Knot<T, T> knot[3];
-    const int64_t length = a.knots[s] * a.rank[s], first = 3 * int64_t(b) * length;
-    for (int k = 0; k < 3; ++k) knot[k].locate(a, s, a.x[3 * i + k] - a.centres[s][3 * int64_t(b) + k], false);
-    T* out = a.grad_vectors[s] + first;
+    Spot<T, T> spot;
+    spot.locate(a, s, a.x + 3 * i, b, -1);
     blocks(a.rank[s], [&](int64_t c, int count) FIELDS_INLINE {
-        const auto x = knot[0].interpolate(a, s, first, c, count), y = knot[1].interpolate(a, s, first + length, c, count);
-        const auto z = knot[2].interpolate(a, s, first + 2 * length, c, count);
+        const auto x = spot.interpolate(a, s, 0, c, count), y = spot.interpolate(a, s, 1, c, count);
+        const auto z = spot.interpolate(a, s, 2, c, count);
         const auto g = a.summed ? fill_lanes(w * a.grad[i]) : w * load_lanes<T>(a.grad + i * a.out + start + c, count);
         const decltype(x) own[3] = {g * y * z, g * x * z, g * x * y};
         for (int k = 0; k < 3; ++k) {
-            T* left = out + k * length + knot[k].left + c;
-            add_lanes(left, knot[k].weight[0] * own[k], count, nullptr);
-            add_lanes(left + a.rank[s], knot[k].weight[1] * own[k], count, nullptr);
+            T* left = a.grad_vectors[s] + spot.left[k] + c;
+            add_lanes(left, spot.weight[k][0] * own[k], count, nullptr);
+            add_lanes(left + a.rank[s], spot.weight[k][1] * own[k], count, nullptr);
         }
     });
 }
 
-// Calls body(scale, first channel, box, weight) for the boxes of sample i.
-template <class T, class Body> FIELDS_FN void each_box(const CloudArgs<T>& a, int64_t i, Body&& body) {
-    const T part = share(a, i);
-    int64_t start = 0;
-    for (int s = 0; s < a.scales; start += a.rank[s++]) {
-        Near<T, T> near;
-        gather(a, s, i, -1, false, near);
-        for (int32_t e = 0; e < near.count; ++e) body(s, start, near.box[e], part * near.weight[e]);
-    }
-}
-
-// Item: a chunk of samples. Finds their boxes and counts the samples of each.
-template <class T> struct CloudFind : CloudArgs<T> {
+// Item: a chunk of samples. Counts those that each box holds.
+template <class T> struct CloudCount : CloudArgs<T> {
     FIELDS_FN void operator()(int64_t item) const {
         const int64_t end = minimum(this->n, (item + 1) * this->chunk), most = this->scales * this->nearest;
-        int32_t before[kScales] = {};
-        for (int s = 1; s < this->scales; ++s) before[s] = before[s - 1] + int32_t(this->boxes[s - 1]);
-        for (int64_t i = item * this->chunk; i < end; ++i) {
-            int32_t found = 0;
-            each_box(*this, i, [&](int s, int64_t, int32_t b, T w) FIELDS_INLINE {
-                ++this->counts[(before[s] + b) * this->chunks + item];
-                this->found_box[i * most + found] = before[s] + b;
-                this->found_weight[i * most + found++] = w;
-            });
-            if (found < most) this->found_box[i * most + found] = -1;
-        }
+        for (int64_t i = item * this->chunk; i < end; ++i)
+            for (int64_t p = i * most; p < (i + 1) * most && this->found_box[p] >= 0; ++p)
+                ++this->counts[this->found_box[p] * this->chunks + item];
     }
 };
 
@@ -406,10 +456,18 @@ template <class T> struct CloudGradBoxes : CloudArgs<T> {
     }
 };
 
-// Item: a sample. For GPUs, where adding is atomic.
+// Item: a block of samples. For GPUs, where adding is atomic.
 template <class T> struct CloudGradSamples : CloudArgs<T> {
-    FIELDS_FN void operator()(int64_t i) const {
-        each_box(*this, i, [&](int s, int64_t start, int32_t b, T w) FIELDS_INLINE { scatter<T>(*this, s, start, b, i, w); });
+    FIELDS_FN void operator()(int64_t item) const {
+        Found<T> found[kScales][kBlock];
+        find(*this, item * kBlock, found);
+        for (int j = 0; j < kBlock && item * kBlock + j < this->n; ++j) {
+            int64_t start = 0;
+            for (int s = 0; s < this->scales; start += this->rank[s++])
+                for (int32_t e = 0; e < found[s][j].count; ++e)
+                    scatter<T>(*this, s, start, found[s][j].box[e], item * kBlock + j,
+                               found[s][j].weight[e] * found[s][j].scale);
+        }
     }
 };
 
@@ -448,7 +506,7 @@ template <class T> using CloudGradX = CloudSlopes<T, true>;
 FIELDS_KERNEL(cloud_value, fields::CloudValue, CloudArgs)
 FIELDS_KERNEL(cloud_jacobian, fields::CloudJacobian, CloudArgs)
 FIELDS_KERNEL(cloud_grad_x, fields::CloudGradX, CloudArgs)
-FIELDS_KERNEL(cloud_find, fields::CloudFind, CloudArgs)
+FIELDS_KERNEL(cloud_count, fields::CloudCount, CloudArgs)
 FIELDS_KERNEL(cloud_sort, fields::CloudSort, CloudArgs)
 FIELDS_KERNEL(cloud_grad_boxes, fields::CloudGradBoxes, CloudArgs)
 FIELDS_KERNEL(cloud_grad_samples, fields::CloudGradSamples, CloudArgs)

@@ -22,6 +22,7 @@
 
 #ifdef __CUDACC__
 #define FIELDS_FN __device__ __forceinline__
+#define FIELDS_CALL __device__ __forceinline__
 #define FIELDS_INLINE
 typedef long long int64_t;
 typedef unsigned long long uint64_t;
@@ -31,6 +32,7 @@ typedef unsigned char uint8_t;
 #else
 #include <cstdint>
 #define FIELDS_FN inline __attribute__((always_inline))
+#define FIELDS_CALL inline __attribute__((noinline))  // large, and called rarely enough: compiled once
 #define FIELDS_INLINE __attribute__((always_inline))
 #endif
 
@@ -59,7 +61,9 @@ FIELDS_FN void add_to(float* p, float v) { atomicAdd(p, v); }
 FIELDS_FN void add_to(double* p, double v) { atomicAdd(p, v); }
 FIELDS_FN void add_to(int64_t* p, int64_t v) { atomicAdd(reinterpret_cast<uint64_t*>(p), uint64_t(v)); }
 FIELDS_FN int64_t nearest(double x) { return __double2ll_rn(x); }
+FIELDS_FN void prefetch(const void*) {}  // other threads run meanwhile
 #else
+FIELDS_FN void prefetch(const void* p) { __builtin_prefetch(p); }
 FIELDS_FN float exp_(float x) { return __builtin_expf(x); }
 FIELDS_FN double exp_(double x) { return __builtin_exp(x); }
 FIELDS_FN float log1p_(float x) { return __builtin_log1pf(x); }

@@ -103,9 +103,11 @@ template <class T, class A> FIELDS_FN Dual<Lanes<T>> load_lanes(const A* v, cons
     return {load_lanes<T>(v + at, count), d ? load_lanes<T>(d + at, count) : Lanes<T>{}};
 }
 template <class T> FIELDS_FN Lanes<T> splat(T x) {
-    Lanes<T> v = {};
-    for (int b = 0; b < kLanes; ++b) v[b] = x;
-    return v;
+#ifdef __CUDACC__
+    return {x, x, x, x};
+#else
+    return Lanes<T>{} + x;  // one instruction; a loop over the lanes is sixteen
+#endif
 }
 FIELDS_FN auto fill_lanes(float x) { return splat(x); }
 FIELDS_FN auto fill_lanes(double x) { return splat(x); }
