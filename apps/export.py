@@ -21,7 +21,7 @@ class Options:
     """Write the point cloud here, as .ply."""
     resolution: int = 256
     """Cells along the longest side of the box, for the mesh."""
-    keep: float = 0.01
+    keep: float = 0.001
     """Drop loose parts of the mesh with less than this fraction of the area of the largest part."""
     count: int = 200_000
     """Points at most."""

@@ -18,8 +18,8 @@ _CHUNK = 16_384  # rays at once
 _PROBES = 65_536  # rays that find the level of a surface: its error is then far below the spread of the densities
 
 # One level serves a whole field, and where it is soft rays stop at lower densities than where it is sharp. A mesh at the
-# median of these splits the stops evenly but has holes: 5 to 6 % of the stops are more than two knots from it. At the lower
-# decile these are less than 1 %, for a surface that lies a third to a half of a knot outside. See docs/export.md.
+# median of these splits the stops evenly but has holes: 8 to 15 % of the stops are more than two knots from it. At the lower
+# decile it is about 1 %, for a surface that lies a third to a half of a knot outside. Measured in docs/export.md.
 _QUANTILE = 0.1
 
 

@@ -22,7 +22,7 @@ def extract_mesh(
     level: float,
     *,
     resolution: int = 256,
-    keep: float = 0.01,
+    keep: float = 0.001,
     watch: Callable[[int, int], None] = lambda done, total: None,
 ) -> Mesh:
     """The closed surface around everything denser than `level`, by marching cubes, in the field's frame.
