@@ -10,6 +10,7 @@ VERBS = {
     "train": "train a field on a scene: fields train METHOD [--data DIR]",
     "eval": "measure a trained run on its test images",
     "render": "render images and videos of a run along a camera path",
+    "export": "write the surface of a run as a mesh and a point cloud",
     "data": "look at a scene before training: fields data check DIR",
     "bench": "time the core against plain PyTorch on this machine",
     "doctor": "what this machine has, which backend is used, what to do about what is missing",

@@ -32,7 +32,7 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         os.close(handle)
     except OSError as error:
         raise FieldsError(
-            f"{path}: cannot be written ({error.strerror}). Free some space or choose another --out."
+            f"{path}: cannot be written ({error.strerror}). Free some space or choose another place."
         ) from error
     temporary = Path(name)
     try:
@@ -44,7 +44,7 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     except (OSError, safetensors.SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise FieldsError(
-            f"{path}: could not be saved ({reason}). Free some space or choose another --out; the previous file is intact."
+            f"{path}: could not be saved ({reason}). Free some space or choose another place; the previous file is intact."
         ) from error
     finally:
         temporary.unlink(missing_ok=True)

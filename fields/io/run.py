@@ -5,6 +5,7 @@ model.safetensors   its tensors
 metrics.json        what `fields train` and `fields eval` measured
 events…             TensorBoard
 renders/            images and videos
+exports/            meshes and point clouds
 checkpoints/        what `--resume` needs
 """
 

@@ -1,6 +1,7 @@
 """The real commands on the embedded demo, a few iterations of it."""
 
 import json
+import math
 import os
 import signal
 import statistics
@@ -9,8 +10,10 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import trimesh
 from fields.apps import cli
 from safetensors.torch import load_file, save_file
 
@@ -259,6 +262,78 @@ assert [f.name for f in file.parent.iterdir()] == [file.name]
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "intact" in done.stdout
+
+
+# ---------------------------------------------------------------------------------------- export
+
+COARSE = ["--resolution", "48", "--count", "2000", "--device", "cpu"]
+
+
+def a_run(trained: Path, out: Path, scene: dict | None = None, **arguments) -> Path:
+    """A copy of a run with another scene or other constructor arguments in its config."""
+    config = json.loads((trained / "config.json").read_text())
+    config["scene"] |= scene or {}
+    config["field"] |= arguments
+    out.mkdir()
+    (out / "config.json").write_text(json.dumps(config))
+    (out / "model.safetensors").write_bytes((trained / "model.safetensors").read_bytes())
+    return out
+
+
+def test_export_writes_a_mesh_and_points(trained, tmp_path, capsys):
+    copy = a_run(trained, tmp_path / "copy")
+    assert run("export", copy, *COARSE) == 0
+    said = capsys.readouterr().out
+    (mesh,) = trimesh.load(copy / "exports" / "mesh.glb", process=False).geometry.values()
+    points = trimesh.load(copy / "exports" / "points.ply")
+    assert mesh.is_watertight and mesh.volume > 0 and 0 < len(points.vertices) <= 2000
+    assert mesh.metadata["frame"] == "input" and f"{len(mesh.faces):,} triangles" in said and "Next: fields" in said
+    field = fields.load(trained)
+    low, high = field.aabb[:3].numpy() - 1e-5, field.aabb[3:].numpy() + 1e-5
+    assert all(((v >= low) & (v <= high)).all() for v in (mesh.vertices, points.vertices))
+    assert sorted(os.listdir(copy / "exports")) == ["mesh.glb", "points.ply"]
+
+
+def test_export_is_in_the_frame_of_the_input(trained, tmp_path):
+    """The same run as if its files had been turned, halved and moved: a mesh of the input follows, one of the scene stays."""
+    turned = [[0, -0.5, 0, 3], [0.5, 0, 0, -2], [0, 0, 0.5, 1], [0, 0, 0, 1]]
+    copy = a_run(trained, tmp_path / "copy", {"world_from_input": turned})
+    scene, moved = (tmp_path / f"{frame}.ply" for frame in ("scene", "input"))
+    for file in (scene, moved):
+        assert run("export", copy, "--mesh", file, "--frame", file.stem, *COARSE) == 0
+        assert f"comment frame: {file.stem}\n".encode() in file.read_bytes()
+    a, b = (trimesh.load(file, process=False) for file in (scene, moved))
+    x, y, z = a.vertices.T
+    want = np.stack([(y + 2) / 0.5, -(x - 3) / 0.5, (z - 1) / 0.5], -1)
+    np.testing.assert_allclose(b.vertices, want, atol=1e-5)
+    assert b.volume == pytest.approx(8 * a.volume, rel=1e-4) and not (tmp_path / "copy" / "exports").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complains"),
+    [(["--mesh", "a.obj"], ".glb or .ply"), (["--points", "a.glb"], ".ply"), (["--mesh", "bare"], ".glb or .ply"),
+     (["--mesh", "a.glb", "--resolution", "1"], "resolution"), (["--points", "a.ply", "--count", "0"], "--count")],
+)  # fmt: skip
+def test_export_refuses_what_it_cannot_write(trained, tmp_path, capsys, monkeypatch, arguments, complains):
+    monkeypatch.chdir(tmp_path)
+    assert run("export", trained, *arguments) == 2
+    assert complains in complaint(capsys) and not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("similarity", [None, [], "x", [[1.0, 0, 0, 0]] * 4, [[0.0] * 4] * 4, [[math.nan] * 4] * 4])
+def test_export_of_damaged_frames(trained, tmp_path, capsys, similarity):
+    copy = a_run(trained, tmp_path / "copy", {"world_from_input": similarity})
+    assert run("export", copy, *COARSE) == 2
+    assert "world_from_input" in complaint(capsys) and not (copy / "exports").exists()
+
+
+def test_export_of_broken_runs_and_of_fog(trained, tmp_path, capsys):
+    assert run("export", tmp_path) == 2
+    assert "config.json" in complaint(capsys)
+    assert run("export", a_run(trained, tmp_path / "blind", {"cameras": {"fx": "?"}}), *COARSE) == 2
+    assert "cameras" in complaint(capsys)
+    assert run("export", a_run(trained, tmp_path / "fog", density_shift=-40.0), *COARSE) == 2
+    assert "no surface" in complaint(capsys)
 
 
 # ---------------------------------------------------------------------------------------- quick to answer

@@ -1,0 +1,113 @@
+"""The surface of a radiance field as a triangle mesh."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from fields.errors import ConfigError
+from fields.geometry.points import nothing_dense, optical_density
+from fields.geometry.shapes import Mesh, eight_bits, unit
+from fields.radiance import RadianceField
+
+_CHUNK = 262_144  # positions at once
+_FINEST = 1024  # cells along the longest side: 4 GiB of grid
+
+
+@torch.no_grad()
+def extract_mesh(
+    field: RadianceField,
+    level: float,
+    *,
+    resolution: int = 256,
+    keep: float = 0.001,
+    watch: Callable[[int, int], None] = lambda done, total: None,
+) -> Mesh:
+    """The closed surface around everything denser than `level`, by marching cubes, in the field's frame.
+
+    Closed, because there is nothing in empty cells and outside the box, as in rendering.
+
+    Args:
+        level: optical depth per scene unit; `stopping_density` finds the one at which rays stop.
+        resolution: cubic cells along the longest side of the box.
+        keep: drop connected parts of less than this fraction of the area of the largest.
+        watch: told how many of how many layers are done.
+
+    Returns:
+        A mesh whose colours are the field's as seen from outside, against the normals.
+
+    Raises:
+        ConfigError: an option out of range.
+        DataError: nothing is denser than `level`.
+    """
+    if not level > 0 or not 0 <= keep <= 1 or not 2 <= resolution <= _FINEST:
+        raise ConfigError(
+            f"level {level:g}, keep {keep:g}, resolution {resolution}: the level must be positive, keep a fraction "
+            f"between 0 and 1, and the resolution between 2 and {_FINEST}."
+        )
+    from skimage.measure import marching_cubes
+
+    inside, high = _inside(field, level, resolution, watch)
+    if inside.max() <= 0.5:
+        raise nothing_dense()
+    vertices, faces, _, _ = marching_cubes(inside, 0.5, allow_degenerate=False)
+    vertices, faces = _largest(vertices, faces[:, ::-1], keep)  # skimage turns them clockwise
+    # The outermost layer of the grid lies outside the box, in which all that is visible is.
+    x = np.clip((vertices - 1) * (2 / high) - 1, -1, 1).astype(np.float32)
+    on_device = torch.from_numpy(x).to(field.aabb.device)
+    positions = field.denormalise(on_device).double().cpu().numpy()
+    normals = _vertex_normals(positions, faces)
+    views = torch.from_numpy(-normals).to(field.aabb.device)
+    parts = zip(on_device.split(_CHUNK), views.split(_CHUNK), strict=True)
+    colours = torch.cat([field.colour(*part) for part in parts]).cpu().numpy()
+    return Mesh(positions, normals, eight_bits(colours), faces)
+
+
+def _inside(
+    field: RadianceField, level: float, resolution: int, watch: Callable[[int, int], None]
+) -> tuple[np.ndarray, np.ndarray]:
+    """A grid (X + 3, Y + 3, Z + 3) that is above a half where the field is denser than `level`, with a margin of zeros, and
+    the number of cells (3,) along the box.
+
+    The value, κ / (κ + level), is the logistic function of log κ: densities differ by orders of magnitude from one knot to
+    the next, and marching cubes, which interpolates linearly, would put the surface beside the outer one.
+    """
+    size = (field.aabb[3:] - field.aabb[:3]).double().cpu()
+    cells = (size * (resolution / size.max())).round().long().clamp(min=1)
+    x, y, z = (torch.linspace(-1, 1, int(k) + 1, device=field.aabb.device) for k in cells)
+    grid = np.zeros([int(k) + 3 for k in cells], np.float32)
+    for i in range(len(x)):
+        layer = torch.stack(torch.meshgrid(x[i : i + 1], y, z, indexing="ij"), -1).view(-1, 3)
+        density = torch.cat([optical_density(field, part) for part in layer.split(_CHUNK)])
+        grid[i + 1, 1:-1, 1:-1] = (density / (density + level)).view(len(y), len(z)).cpu().numpy()
+        watch(i + 1, len(x))
+    return grid, cells.numpy()
+
+
+def _largest(vertices: np.ndarray, faces: np.ndarray, keep: float) -> tuple[np.ndarray, np.ndarray]:
+    """The connected parts with at least the fraction `keep` of the largest one's area, and only the vertices they use."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    n = len(vertices)
+    edges = np.concatenate([faces[:, :2], faces[:, 1:]])
+    _, part = connected_components(coo_matrix((np.ones(len(edges)), edges.T), shape=(n, n)), directed=False)
+    area = np.bincount(part[faces[:, 0]], np.linalg.norm(_crosses(vertices, faces), axis=-1), part.max() + 1)
+    faces = faces[(area >= keep * area.max())[part[faces[:, 0]]]]
+    used, faces = np.unique(faces, return_inverse=True)
+    return vertices[used], faces.reshape(-1, 3).astype(np.int32)
+
+
+def _crosses(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """(F, 3) outward, twice as long as the triangle's area."""
+    a, b, c = (vertices[faces[:, k]] for k in range(3))
+    return np.cross(b - a, c - a)
+
+
+def _vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """(V, 3) the mean of the adjoining triangles' normals, weighted by area."""
+    crosses = np.repeat(_crosses(vertices, faces), 3, axis=0)
+    sums = [np.bincount(faces.reshape(-1), component, len(vertices)) for component in crosses.T]
+    return unit(np.stack(sums, -1))
