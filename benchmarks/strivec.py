@@ -104,6 +104,7 @@ def paper_cloud(boxes_on_sphere: float = 0.75) -> tuple[list[Tensor], list[BoxIn
 
 
 def kernels(rounds: int, n: int = 100_000) -> list[Row]:
+    _backend.keep_freed_memory()  # as every training does
     vectors, boxes = paper_cloud()
     # Along rays through the shell, as in training.
     start = torch.nn.functional.normalize(torch.randn(n // 50, 3), dim=-1) * 0.75
@@ -141,7 +142,7 @@ def iterations_beside_vm(scene: Scene, rounds: int, warm_up: int = 300) -> Row:
         for i in range(warm_up):
             training.step(i)
         trainings.append(training)
-    samples = [sum(t.step(warm_up)["samples"] for _ in range(5)) / 5 for t in trainings]
+    samples = [sum(float(t.step(warm_up)["samples"]) for _ in range(5)) / 5 for t in trainings]
 
     def run(training):
         for _ in range(10):

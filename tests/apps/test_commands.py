@@ -179,7 +179,7 @@ def test_damaged_models(trained, tmp_path, capsys, damage):
         save_file({"x": torch.zeros(3)}, tmp_path / "model.safetensors")
     elif damage == "nan":
         tensors, _ = read_tensors(trained / "model.safetensors")
-        tensors["basis.weight"][0, 0] = torch.nan
+        tensors["decoder.basis.weight"][0, 0] = torch.nan
         write_tensors(tmp_path / "model.safetensors", tensors, {})
     elif damage == "other":
         (tmp_path / "model.safetensors").write_bytes(b"\x80\x04pickle")

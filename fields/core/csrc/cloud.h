@@ -289,7 +289,6 @@ template <class S, class T> struct Spot {
             const int32_t knot = minimum(int32_t(held), int32_t(a.knots[s] - 2));
             const T right = held - T(knot), slope = k == axis && q >= 0 && q <= last ? per_knot : T(0);
             left[k] = ((3 * int64_t(b) + k) * a.knots[s] + knot) * a.rank[s];
-            prefetch(a.vectors[s] + left[k]);
             weight[k][0] = with_tangent(1 - right, -slope, S());
             weight[k][1] = with_tangent(right, slope, S());
         }
@@ -320,6 +319,7 @@ template <class S, class T> struct Spots {
             S total = constant(T(0), S());
             for (int32_t e = 0; e < near.count; ++e) {
                 spot[s][e].locate(a, s, x, near.box[e], axis);
+                for (int k = 0; k < 3; ++k) prefetch(a.vectors[s] + spot[s][e].left[k]);
                 weight[s][e] = axis < 0 ? constant(near.weight[e], S()) : weigh<S>(a, s, x, near.box[e], axis);
                 total += weight[s][e];
             }
