@@ -45,6 +45,13 @@ def scenes(names: list[str]) -> list[Scene]:
     return found
 
 
+def without_test(scene: Scene) -> Scene:
+    """Every eighth training view takes the place of the test views: settings are chosen on these."""
+    held = list(range(4, len(scene.train), 8))
+    rest = [i for i in range(len(scene.train)) if i not in held]
+    return replace(scene, train=scene.train.select(rest), test=scene.train.select(held))
+
+
 def trained(name: str, config, scene: Scene, seed: int, iterations: int):
     """A field after so many iterations of the schedule, its PSNR and SSIM on the test views, and the seconds it took."""
     _backend.keep_freed_memory()
@@ -231,7 +238,7 @@ ABLATIONS: dict[str, dict] = {
 
 
 def ablation(names: list[str], iterations: int, seed: int) -> Iterator[dict]:
-    for scene in scenes(names):
+    for scene in map(without_test, scenes(names)):
         for label, changes in ABLATIONS.items():
             config = replace(method("strivec").configure("fast", real=scene.real), **changes)
             print(label, end=": ", flush=True)

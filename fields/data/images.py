@@ -58,6 +58,15 @@ class ImageStore:
         data, offsets, width, height = (t.to(device) for t in (self.data, self.offsets, self.width, self.height))
         return ImageStore(data, offsets, width, height, masks)
 
+    def select(self, which: list[int]) -> ImageStore:
+        """The images of these indices, in this order."""
+        ends = self.offsets + self.width * self.height
+        rows = torch.cat([torch.arange(int(self.offsets[i]), int(ends[i]), device=self.device) for i in which])
+        width, height = self.width[which], self.height[which]
+        sizes = width * height
+        masks = None if self.masks is None else self.masks[rows]
+        return ImageStore(self.data[rows], sizes.cumsum(0) - sizes, width, height, masks)
+
     def flat_index(self, index: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """Rows of `data` of pixels (column x, row y) of images `index`; all (M,) int64."""
         return self.offsets[index] + y * self.width[index] + x

@@ -24,6 +24,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.names)
 
+    def select(self, which: list[int]) -> Split:
+        """The images of these indices, in this order."""
+        return Split(self.cameras[which], self.images.select(which), [self.names[i] for i in which])
+
     def to(self, device: torch.device | str) -> Split:
         return Split(self.cameras.to(device), self.images.to(device), self.names)
 

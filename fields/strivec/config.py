@@ -64,8 +64,10 @@ class StrivecConfig:
     """Length of the coarse training. It does not scale with `iterations`."""
     geometry_cells: int = 128**3
     """Cells of the grid in which geometry and occupancy are kept."""
+    geometry_weight: float = 0.001
+    """Boxes go where some training ray gets at least this weight after the coarse training."""
     visible_weight: float = 0.01
-    """A cell in which no training ray gets this weight is empty."""
+    """Later, cells in which no training ray gets this weight are dropped."""
     iterations: int = 1500
     """Training iterations. Every milestone below is given for the default and scales with it."""
     rays: int = 2048

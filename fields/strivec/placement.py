@@ -84,7 +84,7 @@ def _from_pictures(config: StrivecConfig, scene: Scene, seed: int) -> tuple[Tens
         training.step(i)
     field = training.field
     resolution = resolution_for(field.aabb.view(2, 3), config.geometry_cells)
-    return field.aabb, visible_cells(field, training.pixels, config.visible_weight, resolution)
+    return field.aabb, visible_cells(field, training.pixels, config.geometry_weight, resolution)
 
 
 def _from_points(config: StrivecConfig, scene: Scene) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fields.core.cloud import BoxAdam
 from fields.data.scene import Scene
@@ -79,22 +79,20 @@ class StrivecTraining(RadianceTraining):
 
     # ------------------------------------------------------------------------------------ one iteration
 
-    def factors(self) -> list[nn.Parameter]:
-        return [*self.field.density_cloud.parameters(), *self.field.appearance_cloud.parameters()]
-
     def factor_optimiser(self) -> BoxAdam:
-        return BoxAdam(self.factors(), self.config.rate_factors)
+        density, appearance = (cloud.parameters() for cloud in (self.field.density_cloud, self.field.appearance_cloud))
+        groups = [{"params": list(density), "l1": self.config.l1}, {"params": list(appearance)}]
+        return BoxAdam(groups, self.config.rate_factors)
 
     def jitter(self, n: int) -> Tensor | None:
         return super().jitter(n) if self.config.jitter else None
-
-    def penalty(self, i: int) -> Tensor | float:
-        return self.config.l1 * self.field.density_cloud.l1() if self.config.l1 > 0 else 0.0
 
     # ------------------------------------------------------------------------------------ the schedule
 
     def milestones(self, done: int) -> None:
         c = self.config
+        if done in (*c.replace_at, *c.upsample_at, c.iterations):
+            self.optimisers["factors"].settle()  # type: ignore[attr-defined]
         if done in c.replace_at:
             self._replace(done)
         if done in c.upsample_at:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fields.data.scene import Scene
 from fields.tensorf.config import TensorfConfig
@@ -61,8 +61,9 @@ class TensorfTraining(RadianceTraining):
         box = torch.cat([box[:3] + cell * filled.min(0).values, box[:3] + cell * (filled.max(0).values + 1)])
         return box, visual_hull(split, box, resolution_for(box.view(2, 3), cells))
 
-    def factors(self) -> list[nn.Parameter]:
-        return [*self.field.density_grid.parameters(), *self.field.appearance_grid.parameters()]
+    def factor_optimiser(self) -> torch.optim.Adam:
+        factors = [*self.field.density_grid.parameters(), *self.field.appearance_grid.parameters()]
+        return torch.optim.Adam(factors, self.config.rate_factors, betas=(0.9, 0.99), eps=1e-8, fused=True)
 
     def penalty(self, i: int) -> Tensor | float:
         c, field = self.config, self.field

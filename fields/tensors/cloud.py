@@ -50,7 +50,3 @@ class TriVectorCloud(nn.Module):
         """Drops all boxes but those of the given indices (or masks), per scale."""
         for s, rows in enumerate(kept):
             self.vectors[s] = nn.Parameter(self.vectors[s].detach()[rows].contiguous())
-
-    def l1(self) -> Tensor:
-        """Sum over scales and axes of the mean absolute value, as the paper's code has it."""
-        return torch.stack([v.abs().mean((0, 2, 3)).sum() for v in self.vectors]).sum()

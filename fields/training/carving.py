@@ -34,7 +34,9 @@ def visual_hull(split: Split, aabb: Tensor, resolution: tuple[int, int, int]) ->
         nearest = depth[depth > half_diagonal].min() if (depth > half_diagonal).any() else depth.new_tensor(1.0)
         radius = int((half_diagonal * camera.fx.max() / nearest).ceil()) + 1
         solid = (split.images.image(i)[..., 3] > 0)[None, None].float()
-        solid = torch.nn.functional.max_pool2d(solid, 2 * radius + 1, 1, radius)[0, 0] > 0
+        for window in ((2 * radius + 1, 1), (1, 2 * radius + 1)):
+            solid = torch.nn.functional.max_pool2d(solid, window, 1, [k // 2 for k in window])
+        solid = solid[0, 0] > 0
         height, width = solid.shape
         column, row = xy.floor().long().unbind(-1)
         seen = (depth > half_diagonal) & (column >= radius) & (column < width - radius)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fields.data.scene import Scene
 from fields.errors import DataError
@@ -45,12 +45,9 @@ class RadianceTraining:
     def new_field(self, seed: int) -> RadianceField:
         raise NotImplementedError
 
-    def factors(self) -> Iterable[nn.Parameter]:
-        """The parameters that a change of shape replaces."""
-        raise NotImplementedError
-
     def factor_optimiser(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.factors(), self.config.rate_factors, betas=(0.9, 0.99), eps=1e-8, fused=True)
+        """Of the parameters that a change of shape replaces."""
+        raise NotImplementedError
 
     def penalty(self, i: int) -> Tensor | float:
         """Added to the squared error in iteration i."""
@@ -100,8 +97,7 @@ class RadianceTraining:
         before = self.optimisers
         self._new_optimisers()
         if not self.config.restart_rate:
-            rate = before["factors"].param_groups[0]["lr"]
-            self.optimisers["factors"].param_groups[0]["lr"] = rate
+            _set_rate(self.optimisers["factors"], before["factors"].param_groups[0]["lr"])
             self.optimisers = {"factors": self.optimisers["factors"], "network": before["network"]}
 
     def nothing_left(self, why: str) -> DataError:
@@ -114,8 +110,9 @@ class RadianceTraining:
 
     def _moments(self) -> Iterable[tuple[str, Tensor, torch.optim.Optimizer]]:
         for name, optimiser in self.optimisers.items():
-            for p, parameter in enumerate(optimiser.param_groups[0]["params"]):
-                yield f"adam.{name}.{p}.", parameter, optimiser
+            parameters = (p for group in optimiser.param_groups for p in group["params"])
+            for k, parameter in enumerate(parameters):
+                yield f"adam.{name}.{k}.", parameter, optimiser
 
     def state(self) -> tuple[dict[str, Tensor], dict]:
         """Tensors and plain data from which training goes on bit for bit."""
@@ -134,7 +131,7 @@ class RadianceTraining:
         self.recall(plain)
         self.generator.set_state(tensors["generator"])
         for name, optimiser in self.optimisers.items():
-            optimiser.param_groups[0]["lr"] = plain["rates"][name]
+            _set_rate(optimiser, plain["rates"][name])
         for prefix, parameter, optimiser in self._moments():
             state = {k[len(prefix) :]: v.to(parameter.device) for k, v in tensors.items() if k.startswith(prefix)}
             if state:
@@ -143,3 +140,8 @@ class RadianceTraining:
 
     def recall(self, plain: dict) -> None:
         """Takes up what a method's own `state` added to the plain data."""
+
+
+def _set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimiser.param_groups:
+        group["lr"] = rate

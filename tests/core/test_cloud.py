@@ -197,3 +197,29 @@ def test_the_optimiser_is_adam_on_busy_boxes_and_leaves_idle_ones_alone(backend,
         adam.step()
     torch.testing.assert_close(ours[:2], theirs[:2], rtol=1e-5, atol=1e-6)
     assert torch.equal(ours[2:], start[2:])
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_an_idle_box_shrinks_under_l1_as_if_it_had_been_visited(backend, monkeypatch):
+    """Against Adam on the penalty alone, once its moments are steady: they start from zero, so from the first step."""
+    monkeypatch.setenv("FIELDS_BACKEND", backend)
+    start, l1, eps = torch.randn(3, 3, 4, 8), 1e-4, 1e-8
+    start[2] *= 0.05
+    ours, theirs = start.clone().requires_grad_(), start.clone().requires_grad_()
+    mine = BoxAdam([ours], lr=0.01, l1=l1, eps=eps)
+    adam = torch.optim.Adam([theirs], lr=0.01, betas=(0.9, 0.99), eps=eps)
+    for _ in range(12):
+        ours.grad = torch.zeros_like(start)
+        ours.grad[0, 0, 0, 0] = 1.0  # only the first box is busy
+        mine.step()
+        theirs.grad = l1 * theirs.detach().sign() * 3 / start.numel()
+        adam.step()
+    assert torch.equal(ours[1:], start[1:])
+    mine.settle()
+    small = start[1:].abs() < 0.12 + 1e-3  # where Adam steps to and fro across zero, ours stays on it
+    torch.testing.assert_close(ours[1:][~small], theirs[1:][~small], rtol=1e-4, atol=1e-5)
+    # 1e-8 in the denominator of a step of 0.01 · 1e-6 / (1e-6 + 1e-8) leaves a hundredth of the way.
+    assert ours[1:][small].abs().max() < 1e-3 + 0.0012 + 1e-4 and small.any() and not small.all()
+    after = ours.detach().clone()
+    mine.settle()
+    assert torch.equal(ours, after)
