@@ -52,7 +52,7 @@ def usage() -> str:
     lines = [f"  {verb:<{width}}  {text}" for verb, text in VERBS.items()]
     return "\n".join(
         ["usage: fields COMMAND …", "", "Neural fields you can look at, on a laptop or a GPU.", "", *lines, "",
-         "fields COMMAND --help says what a command takes. Start with: fields train tensorf-vm"]
+         "fields COMMAND --help says what a command takes. Start with: fields train strivec"]
     )  # fmt: skip
 
 

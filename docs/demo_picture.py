@@ -1,6 +1,6 @@
 """The README's picture: held-out views of a run as ground truth, rendering, error and depth.
 
-python docs/demo_picture.py runs/tensorf-vm-demo docs/demo.png r_000 r_004
+python docs/demo_picture.py runs/strivec-demo docs/demo.png r_000 r_004
 """
 
 import sys

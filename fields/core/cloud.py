@@ -186,6 +186,7 @@ def _reference_jacobian(x, vectors, index, frame, options) -> tuple[Tensor, Tens
 _OPTIONS = ("summed", "averaged", "windowed", "nearest", "clamped")
 _POINTERS = ("grad", "value", "jacobian", "grad_x", "found_box", "found_weight", "counts", "places",
              "sample", "weight")  # fmt: skip
+_TEAM = 4  # GPU threads of four channels each; ranks are 8 to 48
 _BLOCK = {"cpu": 16, "cuda": 1}  # kBlock in cloud.h
 
 
@@ -207,7 +208,8 @@ def _launch(kernel: str, items: int, x: Tensor, vectors: list[Tensor], index: li
         "per_shared": [1 / h if f else 1 / max(2 * h - v, 1e-12) for f, v, h in zip(free, frame[3::5], frame[4::5], strict=True)],
         "reach": [h / v - 0.5 for v, h in zip(frame[3::5], frame[4::5], strict=True)],
     }  # fmt: skip
-    _backend.launch(f"cloud_{kernel}", items, x, grain, **(arguments | given))
+    team = _TEAM if _backend.on_gpu(x) else 1
+    _backend.launch(f"cloud_{kernel}", items, x, grain, team=team, **(arguments | given))
 
 
 def _blocks(x: Tensor) -> int:
@@ -272,12 +274,12 @@ def _grad_vectors(
     chunk = max(_SMALLEST_CHUNK, -(-n // _CHUNKS))
     chunks, boxes = -(-n // chunk), sum(len(v) for v in vectors)
     where |= {"found_box": found_box, "found_weight": found_weight, "chunk": chunk, "chunks": chunks}
-    counts = torch.zeros(boxes, chunks, dtype=torch.int32)
+    counts = torch.zeros(boxes, chunks, dtype=torch.int32, device=x.device)
     _launch("count", chunks, **where, grain=1, counts=counts)
-    places = torch.zeros(boxes * chunks + 1, dtype=torch.int32)
+    places = torch.zeros(boxes * chunks + 1, dtype=torch.int32, device=x.device)
     torch.cumsum(counts.view(-1), 0, dtype=torch.int32, out=places[1:])
     pairs = int(places[-1])
-    where |= {"sample": torch.empty(pairs, dtype=torch.int32), "weight": x.new_empty(pairs)}
+    where |= {"sample": places.new_empty(pairs), "weight": x.new_empty(pairs)}
     _launch("sort", chunks, **where, grain=1, counts=places[:-1].clone())
     grads = [torch.empty_like(v) for v in vectors]
     _launch("grad_boxes", boxes, **where, grain=1, grad_vectors=grads, places=places)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fields.core import _cuda, _nvrtc, grids
+from fields.core import _cuda, _nvrtc, cloud, grids
 from fields.core._kernels import kernels
 from fields.errors import BackendError
 from fields.methods import methods
@@ -52,8 +52,11 @@ def configured() -> list[tuple[str, int, dict]]:
             grid("value grad_factors", settings.layout, settings.appearance_rank, False)
             grid("value", settings.layout, settings.appearance_rank, False, torch.float16)
     rays = [name for name, kernel in FOR_GPUS.items() if kernel.header == "volrend.h"]
-    plain = [name for name, kernel in FOR_GPUS.items() if kernel.header not in ("volrend.h", "grid.h", "visible.h")]
-    return [*found.values(), *((name, 32, {}) for name in rays), *((name, 1, {}) for name in plain)]
+    clouds = [name for name in FOR_GPUS if name.startswith("cloud_")]
+    others = {name for name, kernel in FOR_GPUS.items() if kernel.header not in ("volrend.h", "grid.h", "visible.h")}
+    plain = sorted(others - set(clouds))
+    teams = {cloud._TEAM: clouds, 32: rays, 1: plain}
+    return [*found.values(), *((name, team, {}) for team, names in teams.items() for name in names)]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -16,7 +16,7 @@
 // The gradient of the vectors is box-centric on a CPU. The forward pass notes which boxes hold which sample; samples are
 // sorted by box, in fixed chunks; then each box is one item that adds up its own samples in their order: one owner per
 // element, vectors and gradient of a box stay in cache, and the bits do not depend on the number of threads. Boxes that
-// hold no sample are zeroed and otherwise left alone. On a GPU nothing is noted, the item is one sample, and adding is
+// hold no sample are zeroed and otherwise left alone. On a GPU nothing is noted, a team does one sample, and adding is
 // atomic.
 #pragma once
 #include "common.h"
@@ -362,7 +362,8 @@ template <class T> struct CloudValue : CloudArgs<T> {
                 if (this->summed) total += v;
                 else store_lanes(this->value + i * this->out + c, v + fill_lanes(fault), lanes);
             });
-            if (this->summed) this->value[i] = sum_lanes<T>(total) + fault;
+            const T sum = team_sum(sum_lanes<T>(total)) + fault;
+            if (this->summed && lane() == 0) this->value[i] = sum;
         }
     }
 };
@@ -393,10 +394,12 @@ template <class T, bool CONTRACT> struct CloudSlopes : CloudArgs<T> {
                 for (int b = 0; b < count; ++b) this->jacobian[3 * (o + b) + axis] = v.d[b] + fault;
             }
         });
-        if (CONTRACT) this->grad_x[3 * i + axis] = sum_lanes<T>(total.d) * (this->summed ? this->grad[i] : T(1)) + fault;
+        const T value = team_sum(sum_lanes<T>(total.v)) + fault, slope = team_sum(sum_lanes<T>(total.d));
+        if (lane() != 0) return;
+        if (CONTRACT) this->grad_x[3 * i + axis] = slope * (this->summed ? this->grad[i] : T(1)) + fault;
         else if (this->summed) {
-            if (axis == 0) this->value[i] = sum_lanes<T>(total.v) + fault;
-            this->jacobian[3 * i + axis] = sum_lanes<T>(total.d) + fault;
+            if (axis == 0) this->value[i] = value;
+            this->jacobian[3 * i + axis] = slope + fault;
         }
     }
 };
