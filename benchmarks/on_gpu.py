@@ -72,7 +72,7 @@ def main() -> None:
     run.step("doctor", [*fields, "doctor"], 60)
     run.step("measure", [sys.executable, __file__, "--measure", str(run.out), *scene], 300)
     train = [*fields, "train", "strivec", "--device", "cuda", *(["--data", *scene] if scene else [])]
-    ours = "--config fast --iterations 30000 --rays 4096 --parameters 3700k".split()
+    ours = ["--config", "fast", "--iterations", "30000", "--rays", "4096", "--parameters", "3700k"]
     run.step("strivec", [*train, "--config", "paper", "--out", str(run.out / "strivec-paper")], 150)
     run.step("strivec-3.7M", [*train, *ours, "--out", str(run.out / "strivec-3.7M")], 150)
     run.step("tests", f"{sys.executable} -m pytest tests/core tests/apps --backend cuda -q".split(), 200)

@@ -240,8 +240,11 @@ def plot_parameters(rows: list[dict], file: Path) -> None:
 ABLATIONS: dict[str, dict] = {
     "default": {},
     "inverse-distance weights, K = 4": {"weights": "inverse", "nearest": 4},
+    "one scale": {"spacing": (0.1,), "density_rank": (12,), "appearance_rank": (20,)},
+    "scales averaged": {"average_density": True, "average_appearance": True},
     "no re-placement": {"replace_at": ()},
     "learning rate restarts": {"restart_rate": True},
+    "boxes from a hundredth of the light": {"geometry_weight": 0.01},
 }
 
 
