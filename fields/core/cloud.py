@@ -187,7 +187,7 @@ _OPTIONS = ("summed", "averaged", "windowed", "nearest", "clamped")
 _POINTERS = ("grad", "value", "jacobian", "grad_x", "found_box", "found_weight", "counts", "places",
              "sample", "weight")  # fmt: skip
 _TEAM = 4  # GPU threads of four channels each; ranks are 8 to 48
-_BLOCK = {"cpu": 16, "cuda": 1}  # kBlock in cloud.h
+_BLOCK = 16  # kBlock in cloud.h, of CPUs
 
 
 def _launch(kernel: str, items: int, x: Tensor, vectors: list[Tensor], index: list[Tensor], frame: list[float],
@@ -214,7 +214,7 @@ def _launch(kernel: str, items: int, x: Tensor, vectors: list[Tensor], index: li
 
 def _blocks(x: Tensor) -> int:
     """Items of the kernels that look for boxes."""
-    return -(-x.shape[0] // _BLOCK[x.device.type])
+    return x.shape[0] if _backend.on_gpu(x) else -(-x.shape[0] // _BLOCK)
 
 
 def _empty_value(x: Tensor, vectors: list[Tensor], options: list[int]) -> Tensor:
