@@ -227,6 +227,8 @@ def plot_parameters(rows: list[dict], file: Path) -> None:
                     label="tensorf-vm, full",
                 )
         axis.set(xscale="log", title=scene, xlabel="million parameters")
+        axis.set_xticks(ticks := [b / 1e6 for b in BUDGETS], [f"{t:g}" for t in ticks])
+        axis.minorticks_off()
         axis.spines[["top", "right"]].set_visible(False)
     axes[0][0].set_ylabel("PSNR on test views, dB")
     axes[0][-1].legend(frameon=False)

@@ -229,7 +229,7 @@ def _value(
     value = _empty_value(x, vectors, options)
     most = len(vectors) * options[3] if note else 0
     box, weight = x.new_empty(x.shape[0], most, dtype=torch.int32), x.new_empty(x.shape[0], most)
-    found = {"found_box": box, "found_weight": weight} if note else {}
+    found: dict[str, Any] = {"found_box": box, "found_weight": weight} if note else {}
     _launch("value", _blocks(x), x, vectors, index, frame, options, value=value, **found)
     return value, box, weight
 
