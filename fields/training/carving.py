@@ -14,7 +14,8 @@ def visual_hull(split: Split, aabb: Tensor, resolution: tuple[int, int, int]) ->
 
     A cell's footprint in an image is bounded by the disc around its projected centre whose radius is the cell's
     half diagonal; the image is blurred to the coarsest level of a max pyramid that covers the disc, so one look-up
-    decides. Cells outside an image are kept: what is not seen is not known.
+    decides. An image says nothing of cells outside it. Cells that fewer than half of the images see whole are
+    empty, too: images with alpha are framed around their object, and fog right before a camera would cost nothing.
 
     Args:
         split: images with alpha.
@@ -27,6 +28,7 @@ def visual_hull(split: Split, aabb: Tensor, resolution: tuple[int, int, int]) ->
     centres = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).view(-1, 3)
     half_diagonal = float(cell.norm() / 2)
     alive = torch.arange(centres.shape[0], device=aabb.device)
+    sightings = torch.zeros_like(alive)
     for i in range(len(split)):
         camera = split.cameras[i]
         xy, depth = camera.project(torch.zeros_like(alive), centres[alive])
@@ -41,9 +43,10 @@ def visual_hull(split: Split, aabb: Tensor, resolution: tuple[int, int, int]) ->
         column, row = xy.floor().long().unbind(-1)
         seen = (depth > half_diagonal) & (column >= radius) & (column < width - radius)
         seen &= (row >= radius) & (row < height - radius)
+        sightings[alive[seen]] += 1
         empty = seen.clone()
         empty[seen] = ~solid[row[seen], column[seen]]
         alive = alive[~empty]
     hull = torch.zeros(centres.shape[0], dtype=torch.bool, device=aabb.device)
-    hull[alive] = True
+    hull[alive[2 * sightings[alive] >= len(split)]] = True
     return hull.view(*resolution)
