@@ -19,7 +19,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from fields.apps.common import demo_scene
 from fields.benchmarks.timing import Row, compare
 from torch import Tensor
 
@@ -28,7 +27,7 @@ from fields.core.cloud import BoxIndex, tri_vector_sample
 from fields.data import load_scene
 from fields.data.scene import Scene
 from fields.io.atomic import write_json
-from fields.methods import method
+from fields.methods import method, shipped
 from fields.training.evaluation import evaluate
 
 SCENES = {"lego_200": ("scenes/lego_200", 1), "mold_cape": ("scenes/mold_cape", 2), "demo": (None, 1)}
@@ -40,7 +39,7 @@ def scenes(names: list[str]) -> list[Scene]:
     found = []
     for name in names:
         path, downscale = SCENES[name]
-        where = demo_scene() if path is None else Path(os.environ["FIELDS_DATA"]) / path
+        where = shipped("assets") / "demo" if path is None else Path(os.environ["FIELDS_DATA"]) / path
         found.append(load_scene(where, downscale=downscale))
     return found
 

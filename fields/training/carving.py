@@ -12,10 +12,10 @@ from fields.data.scene import Split
 def visual_hull(split: Split, aabb: Tensor, resolution: tuple[int, int, int]) -> Tensor:
     """(Nx, Ny, Nz) bool: False where a camera that sees the whole cell has only transparent pixels there.
 
-    A cell's footprint in an image is bounded by the disc around its projected centre whose radius is the cell's
-    half diagonal; the image is blurred to the coarsest level of a max pyramid that covers the disc, so one look-up
-    decides. An image says nothing of cells outside it. Cells that fewer than half of the images see whole are
-    empty, too: images with alpha are framed around their object, and fog right before a camera would cost nothing.
+    A cell's footprint in an image is bounded by the disc around its projected centre whose radius is the cell's half
+    diagonal. Radii are rounded up to a few, and the silhouette is grown by each of them, so one look-up decides. An image
+    says nothing of cells it does not see whole. Cells that fewer than half of the images see whole are empty, too: images
+    with alpha are framed around their object, and fog right before a camera would cost nothing.
 
     Args:
         split: images with alpha.
@@ -29,23 +29,26 @@ def visual_hull(split: Split, aabb: Tensor, resolution: tuple[int, int, int]) ->
     half_diagonal = float(cell.norm() / 2)
     alive = torch.arange(centres.shape[0], device=aabb.device)
     sightings = torch.zeros_like(alive)
+    radii = torch.tensor([2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64], device=aabb.device)  # pixels
     for i in range(len(split)):
         camera = split.cameras[i]
         xy, depth = camera.project(torch.zeros_like(alive), centres[alive])
-        # Pixels of the half diagonal at the nearest remaining cell bound those of every other.
-        nearest = depth[depth > half_diagonal].min() if (depth > half_diagonal).any() else depth.new_tensor(1.0)
-        radius = int((half_diagonal * camera.fx.max() / nearest).ceil()) + 1
         solid = (split.images.image(i)[..., 3] > 0)[None, None].float()
-        for window in ((2 * radius + 1, 1), (1, 2 * radius + 1)):
-            solid = torch.nn.functional.max_pool2d(solid, window, 1, [k // 2 for k in window])
-        solid = solid[0, 0] > 0
-        height, width = solid.shape
+        height, width = solid.shape[2:]
         column, row = xy.floor().long().unbind(-1)
-        seen = (depth > half_diagonal) & (column >= radius) & (column < width - radius)
-        seen &= (row >= radius) & (row < height - radius)
+        radius = half_diagonal * camera.fx.max() / depth.clamp(min=half_diagonal) + 1
+        level = torch.bucketize(radius, radii.to(radius))  # the first that is no smaller
+        reach = radii[level.clamp(max=len(radii) - 1)]
+        seen = (depth > half_diagonal) & (level < len(radii)) & (column >= reach) & (column < width - reach)
+        seen &= (row >= reach) & (row < height - reach)
         sightings[alive[seen]] += 1
-        empty = seen.clone()
-        empty[seen] = ~solid[row[seen], column[seen]]
+        empty = torch.zeros_like(seen)
+        for k in level[seen].unique().tolist():
+            grown, r = solid, int(radii[k])
+            for window in ((2 * r + 1, 1), (1, 2 * r + 1)):
+                grown = torch.nn.functional.max_pool2d(grown, window, 1, [w // 2 for w in window])
+            here = seen & (level == k)
+            empty[here] = grown[0, 0, row[here], column[here]] == 0
         alive = alive[~empty]
     hull = torch.zeros(centres.shape[0], dtype=torch.bool, device=aabb.device)
     hull[alive[2 * sightings[alive] >= len(split)]] = True

@@ -207,6 +207,14 @@ def test_geometry_from_pictures_is_their_surface(scene):
     assert (covered & image).sum() > 0.95 * image.sum()
 
 
+def test_a_box_too_large_adds_nothing_to_the_hull(scene):
+    """Its corners are seen by few images, and no silhouette says that they are empty."""
+    hull = visual_hull(scene.train, 2 * scene.aabb.flatten(), (64, 64, 64))
+    outside = torch.ones_like(hull)
+    outside[14:50, 14:50, 12:50] = False  # the box of the scene, and a little for what stands on its floor
+    assert hull.any() and not (hull & outside).any()
+
+
 @pytest.fixture(scope="module")
 def hull_points(scene, tmp_path_factory):
     """The hull of the silhouettes as a point cloud: geometry without a coarse training."""
