@@ -23,7 +23,8 @@ from fields.benchmarks.timing import Row, compare
 from torch import Tensor
 
 from fields.core import _backend
-from fields.core.cloud import BoxIndex, tri_vector_sample
+from fields.core.boxes import BoxIndex
+from fields.core.cloud import tri_vector_sample
 from fields.data import load_scene
 from fields.data.scene import Scene
 from fields.io.atomic import write_json

@@ -5,6 +5,8 @@ A method says what density and colour are at a point; marching, compositing and 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -102,14 +104,14 @@ class RadianceField(Field):
         """
         n = origins.shape[0]
         behind = torch.ones(3, device=origins.device) if background is None else background
-        x, t_starts, t_ends, rays, weights, walked = self._seen(origins, directions, jitter)
+        x, t_starts, t_ends, rays, weights = self._seen(origins, directions, jitter)
         shaded = (weights.detach() > self.shading_threshold).nonzero()[:, 0]
         on_rays = rays[shaded]
         colour = self.colour(x[shaded], directions[on_rays])
         rgb = accumulate_along_rays(weights[shaded], colour, on_rays, n)
         opacity = accumulate_along_rays(weights, None, rays, n)
         depth = accumulate_along_rays(weights, ((t_starts + t_ends) / 2)[:, None], rays, n)[:, 0]
-        return Rendering(rgb + (1 - opacity) * behind, depth, opacity[:, 0], samples=torch.tensor(walked))
+        return Rendering(rgb + (1 - opacity) * behind, depth, opacity[:, 0], samples=torch.tensor(len(x)))
 
     def march(self, origins: Tensor, directions: Tensor, jitter: Tensor | None = None) -> tuple[Tensor, ...]:
         """Packed samples in occupied cells: t_starts, t_ends, ray_indices (M,), and normalised positions (M, 3)."""
@@ -131,8 +133,8 @@ class RadianceField(Field):
         t_min, t_max = t_min[:, 0], torch.where(hits[:, 0], t_max[:, 0], t_min[:, 0])
         return (t_min if jitter is None else t_min + jitter * self.step_size), t_max
 
-    def _seen(self, origins: Tensor, directions: Tensor, jitter: Tensor | None) -> tuple:
-        """Samples in sight (M): x, t_starts, t_ends, rays, weights; and how many were looked at with gradients."""
+    def _seen(self, origins: Tensor, directions: Tensor, jitter: Tensor | None) -> tuple[Tensor, ...]:
+        """Samples in sight: x, t_starts, t_ends, rays and weights (M, …)."""
         n = origins.shape[0]
         t_starts, t_ends, rays, x = self.march(origins, directions, jitter)
         with torch.no_grad():  # a cheap look ahead: what lies behind a surface needs neither gradients nor colour
@@ -142,7 +144,7 @@ class RadianceField(Field):
             x, t_starts, t_ends, rays, weights = (v[visible] for v in (x, t_starts, t_ends, rays, weights))
         if torch.is_grad_enabled():
             weights, _ = self.weights(x, t_starts, t_ends, rays, n)
-        return x, t_starts, t_ends, rays, weights, len(x)
+        return x, t_starts, t_ends, rays, weights
 
     # ------------------------------------------------------------------------------------ occupancy
 
@@ -164,6 +166,12 @@ class RadianceField(Field):
         clearance = self._clearance(self.occupied)
         span = self.span(origins, directions)
         return march_rays(origins, directions, *span, clearance, self.aabb, step, limit=1)[3][:, 1] > 0
+
+
+def cell_of(x: Tensor, resolution: Sequence[int]) -> Tensor:
+    """(N, 3) int64: which cell of a grid over [-1, 1] holds each position (N, 3), the nearest for those outside."""
+    sizes = torch.tensor(resolution, device=x.device)
+    return ((x + 1) / 2 * sizes).long().clamp(min=0).minimum(sizes - 1)
 
 
 def centres(n: int, device: torch.device) -> Tensor:

@@ -30,6 +30,7 @@ HEADERS = (
     "neighbours.h",
     "pdf.h",
     "cloud.h",
+    "box_adam.h",
 )
 SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
 """Of the names of a kernel's two compiled forms."""

@@ -1,4 +1,4 @@
-"""Sampling clouds of boxes that each hold a CP tensor of their own, and the optimiser that leaves idle boxes alone.
+"""Sampling clouds of boxes that each hold a CP tensor of their own.
 
 The vectors of one scale are one tensor (boxes, 3, knots, rank): for every box and axis a row of `rank` numbers per knot.
 Knots are corner aligned, the first and the last on the faces of the box. What a box says of a point is the sum over
@@ -10,9 +10,7 @@ Reference: Strivec (Gao et al., ICCV 2023), eq. 6 to 17.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -22,7 +20,7 @@ from fields.core import _backend
 from fields.core._check import check_floating, check_shape
 from fields.core._op import op
 from fields.core._ref import cloud as _ref
-from fields.core.neighbours import morton_encode
+from fields.core.boxes import BoxIndex
 from fields.errors import ShapeError
 
 _MOST_SCALES, _MOST_BOXES = 4, 8  # kScales, kMostBoxes in cloud.h
@@ -30,73 +28,6 @@ _CHUNKS, _SMALLEST_CHUNK = 16, 1024  # of the samples, when they are binned by b
 
 Reduce = Literal["sum", "concat"]
 Weights = Literal["window", "inverse"]
-
-
-@dataclass(frozen=True, eq=False)
-class BoxIndex:
-    """Boxes of one size, and how those that hold a point are found. Made by `on_lattice` or `free`."""
-
-    centres: Tensor
-    """(B, 3) floating point; float64 on a lattice, so that each precision has its best centres."""
-    half: float
-    """Half the edge of a box."""
-    low: tuple[float, float, float]
-    """Corner of the first cell."""
-    spacing: float
-    """Edge of a cell."""
-    lattice: Tensor
-    """(nx, ny, nz) int32: the box of each cell, or −1. Empty for free centres."""
-    keys: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
-    begins: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int32))
-    members: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int32))
-
-    @classmethod
-    def on_lattice(cls, cells: Tensor, low: Sequence[float], spacing: float, half: float) -> BoxIndex:
-        """Boxes around the centres low + (cell + ½)·spacing of distinct, non-negative cells (B, 3) int64.
-
-        Raises:
-            ShapeError: boxes so large that more than three would hold a point along one axis, or cells that repeat.
-        """
-        check_shape("cells", cells, None, 3)
-        if not 0 < half <= 1.5 * spacing:
-            raise ShapeError(f"half is {half}: it must be positive and at most 1.5 times the spacing {spacing}.")
-        if cells.numel() and int(cells.min()) < 0:
-            raise ShapeError("Cells of a lattice count from 0.")
-        size = (cells.amax(0) + 1).tolist() if len(cells) else [1, 1, 1]
-        lattice = torch.full(size, -1, dtype=torch.int32, device=cells.device)
-        lattice[tuple(cells.unbind(1))] = torch.arange(len(cells), dtype=torch.int32, device=cells.device)
-        if int((lattice >= 0).sum()) != len(cells):
-            raise ShapeError("A cell of the lattice holds more than one box.")
-        corner = torch.tensor(list(low), dtype=torch.float64, device=cells.device)
-        centres = corner + (cells.double() + 0.5) * spacing
-        return cls(centres, half, tuple(map(float, low)), spacing, lattice, *_nothing(cells.device))  # type: ignore[arg-type]
-
-    @classmethod
-    def free(cls, centres: Tensor, half: float) -> BoxIndex:
-        """Boxes anywhere, found by a hash of cells as large as a box."""
-        check_shape("centres", centres, None, 3)
-        if not half > 0:
-            raise ShapeError(f"half is {half}: it must be positive.")
-        edge = 2 * half
-        low = (centres.amin(0) - half).tolist() if len(centres) else [0.0] * 3
-        cells = ((centres - centres.new_tensor(low)) / edge).floor().long()
-        keys, order = torch.sort(morton_encode(cells), stable=True)
-        keys, counts = torch.unique_consecutive(keys, return_counts=True)
-        begins = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).int()
-        lattice = torch.empty(0, 0, 0, dtype=torch.int32, device=centres.device)
-        return cls(centres, half, tuple(low), edge, lattice, keys, begins, order.int())  # type: ignore[arg-type]
-
-    @property
-    def tensors(self) -> list[Tensor]:
-        return [self.centres, self.lattice, self.keys, self.begins, self.members]
-
-    @property
-    def frame(self) -> list[float]:
-        return [*self.low, self.spacing, self.half]
-
-
-def _nothing(device: torch.device) -> list[Tensor]:
-    return [torch.empty(0, dtype=d, device=device) for d in (torch.int64, torch.int32, torch.int32)]
 
 
 def tri_vector_sample(
@@ -326,81 +257,3 @@ def _backward(ctx, grad, *_):
 
 
 _value.register_autograd(_backward, setup_context=_setup)
-
-
-# ---------------------------------------------------------------------------------------- optimiser
-
-
-class BoxAdam(torch.optim.Optimizer):
-    """Adam for vectors (boxes, …) that leaves a box alone, values and moments, while its gradient is zero throughout.
-
-    Bias is corrected by the steps of the whole optimiser, as in the paper's code: a box that has been idle moves at once
-    with the pace of the others.
-
-    Args:
-        groups: as in torch.optim; `l1` may differ between groups.
-        lr: learning rate.
-        betas, eps: of Adam.
-        l1: weight of a penalty on the sum over axes of the mean absolute value of each parameter (boxes, axes, …). An
-            idle box is not touched for it either: alone, the penalty makes Adam shrink values at a constant pace, and
-            a box gets all that it has missed at once, when it is next busy or by `settle`.
-    """
-
-    def __init__(
-        self, groups, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.99), eps: float = 1e-8, l1: float = 0.0
-    ) -> None:
-        super().__init__(groups, {"lr": lr, "betas": betas, "eps": eps, "l1": l1})
-
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None and p.numel():
-                    self._update(p, p.grad.contiguous(), group, settling=False)
-
-    @torch.no_grad()
-    def settle(self) -> None:
-        """Gives idle boxes the shrinking they have missed: before anything but training looks at them."""
-        for group in self.param_groups:
-            for p in group["params"]:
-                if group["l1"] > 0 and p in self.state:
-                    self._update(p, None, group, settling=True)
-
-    def _update(self, p: Tensor, grad: Tensor | None, group: dict[str, Any], settling: bool) -> None:
-        state, lazy = self.state[p], group["l1"] > 0
-        if not state:
-            state["step"], state["clock"] = torch.zeros(()), torch.zeros((), dtype=torch.float64)
-            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
-            if lazy:
-                state["since"] = p.new_zeros(p.shape[0])
-        clock, rate = float(state["clock"]), 0.0 if settling else group["lr"]
-        if not settling:
-            state["step"] += 1
-            state["clock"] += rate
-        (first, second), step = group["betas"], float(state["step"])
-        update = _reference_adam if _backend.use_reference(p) else _adam
-        update(
-            value=p.data, grad=grad, mean=state["exp_avg"], square=state["exp_avg_sq"], since=state.get("since"),
-            beta_mean=first, beta_square=second, rate=rate / (1 - first**step), correction=math.sqrt(1 - second**step),
-            epsilon=group["eps"], penalty=group["l1"] * p.shape[1] / p.numel(), clock=clock, clock_after=clock + rate,
-            settling=settling,
-        )  # fmt: skip
-
-
-def _adam(value: Tensor, **arguments: Any) -> None:
-    _backend.launch("box_adam", value.shape[0], value, 4, value=value, size=value[0].numel(), **arguments)
-
-
-def _reference_adam(value, grad, mean, square, since, beta_mean, beta_square, rate, correction, epsilon, penalty, clock,
-                    clock_after, settling) -> None:  # fmt: skip
-    busy = grad.flatten(1).any(1) if grad is not None else torch.ones(len(value), dtype=torch.bool, device=value.device)
-    if since is not None:
-        missed = ((clock - since[busy]) * penalty / (penalty + epsilon)).view(-1, *[1] * (value.dim() - 1))
-        value[busy] = value[busy].sign() * (value[busy].abs() - missed).clamp(min=0)
-        since[busy] = clock_after
-    if settling:
-        return
-    grad = grad + penalty * value.sign()
-    mean[busy] = torch.lerp(grad, mean, beta_mean)[busy]
-    square[busy] = torch.lerp(grad.square(), square, beta_square)[busy]
-    value[busy] -= rate * mean[busy] / (square[busy].sqrt() / correction + epsilon)

@@ -12,7 +12,7 @@ from torch import Tensor
 from fields.data.cameras import Cameras
 from fields.errors import ConfigError, DataError
 from fields.geometry.shapes import PointCloud, eight_bits, unit
-from fields.radiance import RadianceField
+from fields.radiance import RadianceField, cell_of
 
 _CHUNK = 16_384  # rays at once
 _PROBES = 65_536  # rays that find the level of a surface: its error is then far below the spread of the densities
@@ -46,8 +46,7 @@ def stops(field: RadianceField, origins: Tensor, directions: Tensor) -> Tensor:
 def optical_density(field: RadianceField, x: Tensor) -> Tensor:
     """Optical depth per scene unit (N,) at normalised positions (N, 3), as the renderer takes it: none in empty cells and
     outside the box."""
-    cells = torch.tensor(field.occupied.shape, device=x.device)
-    cell = ((x + 1) / 2 * cells).long().clamp(min=0).minimum(cells - 1)
+    cell = cell_of(x, field.occupied.shape)
     there = (field.occupied[tuple(cell.unbind(-1))] & (x.abs() <= 1).all(-1)).nonzero()[:, 0]
     density = torch.zeros(len(x), device=x.device)
     density[there] = field.density(x[there]) * field.distance_scale

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fields.core.cloud import BoxIndex
+from fields.core.boxes import BoxIndex
 from fields.radiance import RadianceField
 from fields.tensors.cloud import TriVectorCloud
 from fields.tensors.colour import ColourDecoder

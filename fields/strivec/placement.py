@@ -17,9 +17,10 @@ from fields.data.ply import read_ply_points
 from fields.data.scene import Scene
 from fields.errors import ConfigError, DataError
 from fields.methods import method
-from fields.radiance import RadianceField
+from fields.radiance import RadianceField, cell_of
 from fields.strivec.config import StrivecConfig
 from fields.tensors import resolution_for
+from fields.training.carving import extent
 from fields.training.pixels import PixelSampler
 
 _BATCH, _BATCHES = 8192, 24  # rays that look for visible cells: several per pixel of a small image's worth
@@ -37,13 +38,12 @@ def visible_cells(
     """
     resolution = resolution or tuple(field.occupied.shape)
     peak = torch.zeros(resolution, device=field.aabb.device).view(-1)
-    sizes = torch.tensor(resolution, device=field.aabb.device)
     for _ in range(_BATCHES):
         origins, directions, _ = pixels.draw(_BATCH, torch.ones(3, device=peak.device))
         t_starts, t_ends, rays, x = field.march(origins, directions)
         weights, _ = field.weights(x, t_starts, t_ends, rays, _BATCH)
-        cell = torch.minimum(((x + 1) / 2 * sizes).long().clamp(min=0), sizes - 1)
-        flat = (cell[:, 0] * resolution[1] + cell[:, 1]) * resolution[2] + cell[:, 2]
+        i, j, k = cell_of(x, resolution).unbind(1)
+        flat = (i * resolution[1] + j) * resolution[2] + k
         peak.scatter_reduce_(0, flat, weights, "amax")
     return (peak > threshold).view(resolution)
 
@@ -68,7 +68,8 @@ def find_geometry(config: StrivecConfig, scene: Scene, seed: int) -> tuple[Tenso
             f"{scene.path}: no geometry found to place boxes on. Check that the cameras look at the box "
             "(`fields data check`), or give points with --geometry FILE.ply."
         )
-    return _tighten(box, occupied)
+    box, window = extent(box, dilate(occupied))
+    return box, occupied[window].contiguous()
 
 
 def _from_pictures(config: StrivecConfig, scene: Scene, seed: int) -> tuple[Tensor, Tensor]:
@@ -97,20 +98,10 @@ def _from_points(config: StrivecConfig, scene: Scene) -> tuple[Tensor, Tensor]:
     box = scene.aabb.flatten()
     points = points[((points >= box[:3]) & (points <= box[3:])).all(1)]
     resolution = resolution_for(box.view(2, 3), config.geometry_cells)
-    sizes = torch.tensor(resolution, device=box.device)
-    cells = torch.minimum(((points - box[:3]) / (box[3:] - box[:3]) * sizes).long(), sizes - 1)
+    cells = cell_of((points - box[:3]) * (2 / (box[3:] - box[:3])) - 1, resolution)
     occupied = torch.zeros(resolution, dtype=torch.bool, device=box.device)
     occupied[tuple(cells.unbind(1))] = True
     return box, dilate(occupied)  # points are sparse on a surface, which goes on between them
-
-
-def _tighten(box: Tensor, occupied: Tensor) -> tuple[Tensor, Tensor]:
-    """Cut to the occupied extent and a cell more, at whole cells."""
-    filled = dilate(occupied).nonzero()
-    first, last = filled.min(0).values, filled.max(0).values + 1
-    cell = (box[3:] - box[:3]) / torch.tensor(occupied.shape, device=box.device)
-    window = tuple(slice(int(a), int(b)) for a, b in zip(first, last, strict=True))
-    return torch.cat([box[:3] + first * cell, box[:3] + last * cell]), occupied[window].contiguous()
 
 
 def occupied_centres(box: Tensor, occupied: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fields.core.cloud import BoxAdam
+from fields.core.box_adam import BoxAdam
 from fields.data.scene import Scene
 from fields.strivec.config import StrivecConfig
 from fields.strivec.field import Strivec
@@ -54,11 +54,12 @@ class StrivecTraining(RadianceTraining):
         }  # fmt: skip
         # The budget wants to know the boxes, the ranks and the network; the knots come last. Knots closer than half a
         # pixel resolve nothing that the pictures show, and cost samples: from there on, a budget buys ranks.
+        finest = pixel_size(scene, box) / 2
         for grown in range(1, _MOST_GROWTH + 1):
             ranks = {name: [grown * r for r in getattr(c, name)] for name in ("density_rank", "appearance_rank")}
             final = self._final_knots(Strivec(**(arguments | ranks)))
             apart = 2 * arguments["half_edge"][0] / (final[0] - 1)
-            if c.cells or apart > pixel_size(scene, box) / 2:
+            if c.cells or apart > finest:
                 break
         arguments |= ranks
         torch.manual_seed(seed)
@@ -117,9 +118,11 @@ class StrivecTraining(RadianceTraining):
         kept = []
         for cells, spacing in zip(field.cells, field.spacing, strict=True):
             wanted = lattice_cells(points, field.aabb[:3], spacing)
-            top = torch.maximum(cells.amax(0).long(), wanted.amax(0)) + 1
-            number = lambda t, top=top: (t[:, 0].long() * top[1] + t[:, 1]) * top[2] + t[:, 2]  # noqa: E731
-            kept.append(torch.isin(number(cells), number(wanted)))
+            lattice = torch.zeros(
+                *torch.maximum(cells.amax(0), wanted.amax(0)) + 1, dtype=torch.bool, device=points.device
+            )
+            lattice[wanted.unbind(1)] = True
+            kept.append(lattice[cells.long().unbind(1)])
         if not all(k.all() for k in kept):
             field.keep_boxes(kept)
             self.rebuild()

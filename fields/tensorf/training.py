@@ -12,7 +12,7 @@ from fields.data.scene import Scene
 from fields.tensorf.config import TensorfConfig
 from fields.tensorf.field import TensoRF
 from fields.tensors import resolution_for
-from fields.training.carving import visual_hull
+from fields.training.carving import extent, visual_hull
 from fields.training.pixels import rows_near_silhouettes
 from fields.training.radiance import RadianceTraining
 
@@ -56,9 +56,7 @@ class TensorfTraining(RadianceTraining):
         hull = visual_hull(split, box, resolution_for(box.view(2, 3), cells))
         if not hull.any():
             raise self.nothing_left("the silhouettes of the images have no volume in common")
-        filled = hull.nonzero()
-        cell = (box[3:] - box[:3]) / torch.tensor(hull.shape, device=box.device)
-        box = torch.cat([box[:3] + cell * filled.min(0).values, box[:3] + cell * (filled.max(0).values + 1)])
+        box, _ = extent(box, hull)
         return box, visual_hull(split, box, resolution_for(box.view(2, 3), cells))
 
     def factor_optimiser(self) -> torch.optim.Adam:

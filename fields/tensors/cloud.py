@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fields.core.cloud import BoxIndex, tri_vector_sample
+from fields.core.boxes import BoxIndex
+from fields.core.cloud import tri_vector_sample
 from fields.tensors.factorised import _resample_axis
 
 

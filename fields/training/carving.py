@@ -53,3 +53,12 @@ def visual_hull(split: Split, aabb: Tensor, resolution: tuple[int, int, int]) ->
     hull = torch.zeros(centres.shape[0], dtype=torch.bool, device=aabb.device)
     hull[alive[2 * sightings[alive] >= len(split)]] = True
     return hull.view(*resolution)
+
+
+def extent(aabb: Tensor, cells: Tensor) -> tuple[Tensor, tuple[slice, ...]]:
+    """The part of a box (6,) in which its cells (Nx, Ny, Nz) are True, at whole cells, and the window of the cells there."""
+    filled = cells.nonzero()
+    first, last = filled.min(0).values, filled.max(0).values + 1
+    size = (aabb[3:] - aabb[:3]) / torch.tensor(cells.shape, device=aabb.device)
+    window = tuple(slice(int(a), int(b)) for a, b in zip(first, last, strict=True))
+    return torch.cat([aabb[:3] + first * size, aabb[:3] + last * size]), window

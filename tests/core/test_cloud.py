@@ -8,7 +8,9 @@ from torch.library import opcheck
 
 from fields.core import cloud, dense_sample
 from fields.core._ref import cloud as ref
-from fields.core.cloud import BoxAdam, BoxIndex, tri_vector_sample
+from fields.core.box_adam import BoxAdam
+from fields.core.boxes import BoxIndex
+from fields.core.cloud import tri_vector_sample
 from fields.errors import ShapeError
 from tests.core.op_tester import OpTester
 

@@ -10,6 +10,7 @@
 #include "neighbours.h"
 #include "pdf.h"
 #include "cloud.h"
+#include "box_adam.h"
 
 #if defined(__GLIBC__)
 #include <malloc.h>
