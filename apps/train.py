@@ -21,7 +21,7 @@ class Options:
     out: Path | None = None
     """Run folder. Default: runs/METHOD-SCENE."""
     device: str = "auto"
-    """auto (the CPU: where the kernels run so far), cpu or cuda."""
+    """auto (the GPU, where there is one that kernels can be compiled for), cpu or cuda."""
     config: str = "auto"
     """Preset (paper, fast, …) or TOML file. auto: fast on a CPU where the method has it, paper on a GPU."""
     seed: int = 0

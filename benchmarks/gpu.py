@@ -10,8 +10,10 @@ import statistics
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 
 import torch
+from fields.benchmarks import composed, strivec
 from fields.benchmarks.core import coherent_positions, shell_occupancy
 from fields.benchmarks.timing import Row
 from torch import Tensor
@@ -83,6 +85,7 @@ def kernels(rounds: int) -> list[Row]:
     index = torch.arange(rays).repeat_interleave(per_ray)
     row("accumulate_forward", lambda: accumulate_along_rays(weights, colour, index, rays), m * 16, "three channels, packing included")  # fmt: skip
     rows.append(launch_overhead())
+    rows += strivec.kernels(rounds)
     if find_spec("nerfacc"):
         rows += against_nerfacc()
     return rows
@@ -155,6 +158,27 @@ def frames(field, size: int = 800) -> float:
         render(field, cameras, i)
     torch.cuda.synchronize()
     return 8 / (time.perf_counter() - began)
+
+
+def at_the_end(method, config, scene, run: Path):
+    """The training that a run folder's last checkpoint holds, to time iterations of."""
+    from fields.io.atomic import read_tensors
+
+    tensors, header = read_tensors(run / "checkpoints" / "last.safetensors")
+    return method.load_training().resume(config, scene, tensors, header["training"])
+
+
+def composed_iteration(training) -> float:
+    """Median seconds of a TensoRF iteration on a trained field, composed of PyTorch operators."""
+    scene, field, n, white = training.scene, training.field, training.config.rays, torch.ones(3)
+    reference = composed.Iteration(field)
+
+    def iteration() -> None:
+        origins, directions, target = training.pixels.draw(n, white)
+        enter = ray_aabb_intersect(origins, directions, field.aabb[None], scene.near, scene.far)[0][:, 0]
+        reference(origins, directions, target, torch.rand(n), torch.where(enter.isfinite(), enter, scene.far))
+
+    return seconds(iteration, 5)
 
 
 def breakdown(training, iterations: int = 50) -> str:

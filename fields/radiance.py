@@ -6,6 +6,8 @@ A method says what density and colour are at a point; marching, compositing and 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +22,16 @@ from fields.core import (
 from fields.rendering import Field, Rendering
 
 _PASSES = 1e-4  # of the light: what lies behind less is neither differentiated nor coloured
+
+
+@dataclass(frozen=True)
+class Room:
+    """How many samples to make memory for where their numbers are not asked for."""
+
+    samples: int
+    """On all rays."""
+    coloured: int
+    """Of them."""
 
 
 class RadianceField(Field):
@@ -104,22 +116,51 @@ class RadianceField(Field):
         """
         n = origins.shape[0]
         behind = torch.ones(3, device=origins.device) if background is None else background
-        x, t_starts, t_ends, rays, weights = self._seen(origins, directions, jitter)
+        x, t_starts, t_ends, rays, weights, made = self._seen(origins, directions, jitter)
         shaded = (weights.detach() > self.shading_threshold).nonzero()[:, 0]
         on_rays = rays[shaded]
         colour = self.colour(x[shaded], directions[on_rays])
         rgb = accumulate_along_rays(weights[shaded], colour, on_rays, n)
         opacity = accumulate_along_rays(weights, None, rays, n)
         depth = accumulate_along_rays(weights, ((t_starts + t_ends) / 2)[:, None], rays, n)[:, 0]
-        return Rendering(rgb + (1 - opacity) * behind, depth, opacity[:, 0], samples=torch.tensor(len(x)))
-
-    def march(self, origins: Tensor, directions: Tensor, jitter: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Packed samples in occupied cells: t_starts, t_ends, ray_indices (M,), and normalised positions (M, 3)."""
-        t_min, t_max = self.span(origins, directions, jitter)
-        t_starts, t_ends, rays, _, x = march_rays(
-            origins, directions, t_min, t_max, self._clearance(self.occupied), self.aabb, self.step_size, positions=True
+        return Rendering(
+            rgb + (1 - opacity) * behind, depth, opacity[:, 0], samples=torch.tensor([made, len(shaded)], device="cpu")
         )
-        return t_starts, t_ends, rays, x
+
+    def render_rays_in(
+        self, room: Room, origins: Tensor, directions: Tensor, background: Tensor, jitter: Tensor | None = None
+    ) -> Rendering:
+        """`render_rays` in tensors of given sizes, so that the host never waits and a CUDA graph can record it.
+
+        Where the numbers of samples reach the room, some may be missing.
+        """
+        n = origins.shape[0]
+        t_starts, t_ends, rays, x, packed = self.march(origins, directions, jitter, room.samples)
+        sigmas = self.density(x) * self.distance_scale
+        weights, transmittance, _ = render_weight_from_density(t_starts, t_ends, sigmas, packed_info=packed)
+        weights = weights * (transmittance > _PASSES)
+        shows = weights.detach() > self.shading_threshold
+        shaded, count = first_of(shows, room.coloured)
+        real = torch.arange(room.coloured, device=x.device) < count
+        on_rays = torch.where(real, rays[shaded], n)
+        colour = self.colour(x[shaded], directions[on_rays.clamp(max=n - 1)])
+        rgb = accumulate_along_rays(weights.gather(0, shaded) * real, colour, on_rays, n)
+        opacity = accumulate_along_rays(weights, None, rays, n)
+        depth = accumulate_along_rays(weights, ((t_starts + t_ends) / 2)[:, None], rays, n)[:, 0]
+        used = torch.stack([packed[:, 1].sum(), count])
+        return Rendering(rgb + (1 - opacity) * background, depth, opacity[:, 0], samples=used)
+
+    def march(
+        self, origins: Tensor, directions: Tensor, jitter: Tensor | None = None, room: int | None = None
+    ) -> tuple[Tensor, ...]:
+        """Packed samples in occupied cells: t_starts, t_ends, ray_indices (M,), normalised positions (M, 3), and
+        packed_info (N, 2). For `room` see `march_rays`."""
+        t_min, t_max = self.span(origins, directions, jitter)
+        t_starts, t_ends, rays, packed, x = march_rays(
+            origins, directions, t_min, t_max, self._clearance(self.occupied), self.aabb, self.step_size,
+            positions=True, room=room,
+        )  # fmt: skip
+        return t_starts, t_ends, rays, x, packed
 
     def weights(self, x: Tensor, t_starts: Tensor, t_ends: Tensor, rays: Tensor, n: int) -> tuple[Tensor, Tensor]:
         """Weights and transmittance (M,) of packed samples on n rays."""
@@ -133,18 +174,19 @@ class RadianceField(Field):
         t_min, t_max = t_min[:, 0], torch.where(hits[:, 0], t_max[:, 0], t_min[:, 0])
         return (t_min if jitter is None else t_min + jitter * self.step_size), t_max
 
-    def _seen(self, origins: Tensor, directions: Tensor, jitter: Tensor | None) -> tuple[Tensor, ...]:
-        """Samples in sight: x, t_starts, t_ends, rays and weights (M, …)."""
+    def _seen(self, origins: Tensor, directions: Tensor, jitter: Tensor | None) -> tuple[Any, ...]:
+        """Samples in sight: x, t_starts, t_ends, rays and weights (M, …); and of how many they are what is seen."""
         n = origins.shape[0]
-        t_starts, t_ends, rays, x = self.march(origins, directions, jitter)
+        t_starts, t_ends, rays, x, _ = self.march(origins, directions, jitter)
         with torch.no_grad():  # a cheap look ahead: what lies behind a surface needs neither gradients nor colour
             weights, transmittance = self.weights(x, t_starts, t_ends, rays, n)
             visible = (transmittance > _PASSES).nonzero()[:, 0]
-        if len(visible) < len(x):
+        made = len(x)
+        if len(visible) < made:
             x, t_starts, t_ends, rays, weights = (v[visible] for v in (x, t_starts, t_ends, rays, weights))
         if torch.is_grad_enabled():
             weights, _ = self.weights(x, t_starts, t_ends, rays, n)
-        return x, t_starts, t_ends, rays, weights
+        return x, t_starts, t_ends, rays, weights, made
 
     # ------------------------------------------------------------------------------------ occupancy
 
@@ -166,6 +208,19 @@ class RadianceField(Field):
         clearance = self._clearance(self.occupied)
         span = self.span(origins, directions)
         return march_rays(origins, directions, *span, clearance, self.aabb, step, limit=1)[3][:, 1] > 0
+
+
+def first_of(mask: Tensor, room: int) -> tuple[Tensor, Tensor]:
+    """Where a mask (M,) holds, ascending, in (room,) int64 with other places behind; and () how many places hold.
+
+    What `nonzero` says, but without asking a GPU how much memory it takes; places that have no room are left out.
+    """
+    rank = mask.cumsum(0)
+    slot = torch.where(mask & (rank <= room), rank - 1, room)  # the last one takes what is to be dropped
+    index = torch.arange(len(mask), device=mask.device)
+    # Behind: places all over, so that nothing adds to one of them over and over.
+    found = (torch.arange(room + 1, device=mask.device) % len(mask)).scatter_(0, slot, index)
+    return found[:room], rank[-1].clamp(max=room)
 
 
 def cell_of(x: Tensor, resolution: Sequence[int]) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fields.data.cameras import Cameras
 
-_CHUNK = 16_384  # rays at once: enough to keep all threads busy, few enough to stay small in memory
+_CHUNK = {"cpu": 16_384, "cuda": 131_072}  # rays at once: they keep all threads busy, and stay small in memory
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Rendering:
     normal: Tensor | None = None
     """(…, 3) unit, in the world frame, for fields that have normals."""
     samples: Tensor | None = None
-    """() int64, how many samples were evaluated: a tensor, so that asking a GPU for it can wait."""
+    """(2,) int64, how many samples were made and how many of them coloured: a tensor, so that asking a GPU can wait."""
 
 
 class Field(nn.Module):
@@ -60,7 +60,8 @@ def render(field: Field, camera: Cameras, index: int = 0, background: Tensor | N
     device = field.aabb.device
     origins, directions = (t.to(device) for t in camera.image_rays(index))
     shape = directions.shape[:2]
-    rays = zip(origins.reshape(-1, 3).split(_CHUNK), directions.reshape(-1, 3).split(_CHUNK), strict=True)
+    chunk = _CHUNK.get(device.type, _CHUNK["cpu"])
+    rays = zip(origins.reshape(-1, 3).split(chunk), directions.reshape(-1, 3).split(chunk), strict=True)
     parts = [field.render_rays(o, d, background) for o, d in rays]
 
     def image(name: str) -> Tensor | None:
@@ -70,7 +71,7 @@ def render(field: Field, camera: Cameras, index: int = 0, background: Tensor | N
     images = {f.name: image(f.name) for f in fields(Rendering) if f.name != "samples"}
     images["rgb"] = images["rgb"].clamp(0, 1)  # type: ignore[union-attr]
     counts = [p.samples for p in parts if p.samples is not None]
-    return Rendering(**images, samples=torch.stack(counts).sum() if counts else None)  # type: ignore[arg-type]
+    return Rendering(**images, samples=torch.stack(counts).sum(0) if counts else None)  # type: ignore[arg-type]
 
 
 def render_path(field: Field, cameras: Cameras | Iterable[Cameras]) -> Iterator[Rendering]:

@@ -139,7 +139,8 @@ def compile_source(text: str, architecture: str, options: list[str]) -> bytes:
 
 
 def _flags(architecture: str) -> list[str]:
-    return [f"--gpu-architecture={architecture}", "--std=c++17", "--extra-device-vectorization"]
+    # Before CUDA 13.5, a lambda with an `auto` parameter counts as a host function unless the device is the default.
+    return [f"--gpu-architecture={architecture}", "--std=c++17", "--extra-device-vectorization", "--device-as-default-execution-space"]  # fmt: skip
 
 
 def _read(program: ctypes.c_void_p, what: str) -> bytes:

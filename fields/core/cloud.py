@@ -21,6 +21,7 @@ from fields.core._check import check_floating, check_shape
 from fields.core._op import op
 from fields.core._ref import cloud as _ref
 from fields.core.boxes import BoxIndex
+from fields.core.grids import QUAD, aligned, fixed_point
 from fields.errors import ShapeError
 
 _MOST_SCALES, _MOST_BOXES = 4, 8  # kScales, kMostBoxes in cloud.h
@@ -58,7 +59,8 @@ def tri_vector_sample(
 
     Returns:
         (N,) or (N, rank₁ + …); with `jacobian` also (N, 3) or (N, rank₁ + …, 3). Zero where no box is.
-    Gradients: to x and vectors, once; none through the Jacobian. On CPUs the same bits on any number of threads.
+    Gradients: to x and vectors, once; none through the Jacobian. On CPUs the same bits on any number of threads; on a GPU
+        where `torch.use_deterministic_algorithms` asks for it.
     Raises:
         ShapeError: vectors that do not fit their boxes; windows on a lattice whose boxes do not overlap, or overlap so
             much that more than eight hold a point.
@@ -116,7 +118,7 @@ def _reference_jacobian(x, vectors, index, frame, options) -> tuple[Tensor, Tens
 
 _OPTIONS = ("summed", "averaged", "windowed", "nearest", "clamped")
 _POINTERS = ("grad", "value", "jacobian", "grad_x", "found_box", "found_weight", "counts", "places",
-             "sample", "weight")  # fmt: skip
+             "sample", "weight", "fixed_point")  # fmt: skip
 _TEAM = 4  # GPU threads of four channels each; ranks are 8 to 48
 _BLOCK = 16  # kBlock in cloud.h, of CPUs
 
@@ -139,8 +141,22 @@ def _launch(kernel: str, items: int, x: Tensor, vectors: list[Tensor], index: li
         "per_shared": [1 / h if f else 1 / max(2 * h - v, 1e-12) for f, v, h in zip(free, frame[3::5], frame[4::5], strict=True)],
         "reach": [h / v - 0.5 for v, h in zip(frame[3::5], frame[4::5], strict=True)],
     }  # fmt: skip
-    team = _TEAM if _backend.on_gpu(x) else 1
-    _backend.launch(f"cloud_{kernel}", items, x, grain, team=team, **(arguments | given))
+    arguments |= given
+    if not _backend.on_gpu(x):
+        _backend.launch(f"cloud_{kernel}", items, x, grain, **arguments)
+        return
+    special: dict[str, Any] = specialised(vectors)
+    if special["aligned"]:
+        arguments = {name: aligned(value) for name, value in arguments.items()}
+    types = {}
+    if arguments["fixed_point"] is not None:
+        special["sum"], types["Sum"] = "int64_t", torch.int64
+    _backend.launch(f"cloud_{kernel}", items, x, grain, team=_TEAM, special=special, types=types, **arguments)
+
+
+def specialised(vectors: Sequence[Tensor]) -> dict[str, int]:
+    """What a GPU kernel on a cloud is compiled for: whether rows can be read and added to four channels at a time."""
+    return {"aligned": int(all(v.shape[3] % QUAD == 0 for v in vectors))}
 
 
 def _blocks(x: Tensor) -> int:
@@ -199,9 +215,18 @@ def _grad_vectors(
     where: dict[str, Any] = {"x": x, "vectors": vectors, "index": index, "frame": frame, "options": options}
     where["grad"] = grad.contiguous()
     if _backend.on_gpu(x):
-        grads = [torch.zeros_like(v) for v in vectors]
-        _launch("grad_samples", _blocks(x), **where, grad_vectors=grads)
-        return grads
+        if not torch.are_deterministic_algorithms_enabled():
+            grads = [torch.zeros_like(v) for v in vectors]
+            _launch("grad_samples", _blocks(x), **where, grad_vectors=grads)
+            return grads
+        # A term is a weight of at most 1, times grad, times the product of two knots' values.
+        largest = torch.stack(
+            [v.abs().amax().double() for v in vectors if v.numel()] or [x.new_zeros((), dtype=torch.float64)]
+        ).max()
+        scale = fixed_point(largest.square() * (grad.abs().amax().double() if n else 0))
+        sums = [torch.zeros_like(v, dtype=torch.int64) for v in vectors]
+        _launch("grad_samples", _blocks(x), **where, grad_vectors=sums, fixed_point=scale)
+        return [(g / scale).to(x.dtype) for g in sums]
     chunk = max(_SMALLEST_CHUNK, -(-n // _CHUNKS))
     chunks, boxes = -(-n // chunk), sum(len(v) for v in vectors)
     where |= {"found_box": found_box, "found_weight": found_weight, "chunk": chunk, "chunks": chunks}

@@ -32,7 +32,7 @@ from fields.core._ref.grids import LAYOUTS
 from fields.errors import ShapeError
 
 _STORED = {torch.float16: "half_t", torch.bfloat16: "bfloat_t"}  # types of common.h
-_QUAD = 4  # channels per GPU thread and load: kLanes in lanes.h
+QUAD = 4  # channels per GPU thread and load: kLanes in lanes.h
 _WIDEST = 32  # bytes: four doubles
 _LANES = 16  # channels per owner of the backward pass: kLanes in lanes.h
 _RUN = 64  # samples per item of the other passes: kRun in grid.h
@@ -179,9 +179,9 @@ def _launch(
 
 def specialised(factors: Sequence[Tensor], channels: tuple[int, ...], summed: bool) -> tuple[int, dict, dict]:
     """What a GPU kernel on a grid is compiled for: threads per sample, macros, and dtypes of its type names."""
-    quads = max(-(-c // _QUAD) for c in channels)
+    quads = max(-(-c // QUAD) for c in channels)
     team = 1 if quads <= 1 else 2 if quads == 2 else 4 if quads <= 16 else 8
-    special = {"channels": channels, "summed": int(summed), "aligned": int(all(c % _QUAD == 0 for c in channels))}
+    special = {"channels": channels, "summed": int(summed), "aligned": int(all(c % QUAD == 0 for c in channels))}
     types: dict[str, torch.dtype] = {}
     if (stored := factors[0].dtype) in _STORED:
         special["stored"], types["Stored"] = _STORED[stored], stored
@@ -241,6 +241,11 @@ def _fixed_point(layout: str, x: Tensor, factors: list[Tensor], grad: Tensor, dx
     knots = max(resolution_and_channels(factors, layout)[0])
     change = 3 * knots * largest(dx) + sum(map(largest, dfactor))
     bound = torch.stack(products).max() * (largest(grad) * (1 + change) + largest(dgrad))
+    return fixed_point(bound)
+
+
+def fixed_point(bound: Tensor) -> Tensor:
+    """(1,) float64: the power of two that takes terms of at most `bound` to at most 2³⁸."""
     return torch.exp2(torch.floor(38 - torch.log2(bound.clamp(min=1e-30)))).view(1)
 
 

@@ -18,6 +18,7 @@ from fields.errors import ShapeError
 
 UNLIMITED = 2**62  # samples per ray
 _RUNS = 8  # noted while counting: kRuns in march.h
+_TEAM = 8  # GPU threads that write the samples of a ray
 
 
 def march_rays(
@@ -31,6 +32,7 @@ def march_rays(
     cone_angle: float = 0.0,
     positions: bool = False,
     limit: int = UNLIMITED,
+    room: int | None = None,
 ) -> tuple[Tensor, ...]:
     """Packed samples of rays in the occupied cells of a grid.
 
@@ -48,6 +50,8 @@ def march_rays(
         cone_angle: growth of intervals with distance.
         positions: also return the midpoints, in [-1, 1] over the box.
         limit: samples per ray at most, the nearest ones.
+        room: make exactly so many samples, without asking a GPU how many there are: the last are left out where the
+            rays have more, and where they have fewer, the rest are zeros of ray N, which no ray's packing covers.
 
     Returns:
         t_starts (M,), t_ends (M,), ray_indices (M,) int64 in ascending order, packed_info (N, 2) int64 of first sample
@@ -58,7 +62,7 @@ def march_rays(
     """
     inputs = checked(rays_o, rays_d, t_min, t_max, occupied, aabb, step_size, cone_angle)
     implementation: Any = _ref.march_rays if _backend.use_reference(rays_o) else _march
-    t_starts, t_ends, ray_indices, packed_info, x, _ = implementation(*inputs, limit)
+    t_starts, t_ends, ray_indices, packed_info, x, _ = implementation(*inputs, limit, room)
     return (
         (t_starts, t_ends, ray_indices, packed_info, x) if positions else (t_starts, t_ends, ray_indices, packed_info)
     )
@@ -159,7 +163,7 @@ def traverse_grids(
     limit = UNLIMITED if traverse_steps_limit is None or traverse_steps_limit <= 0 else traverse_steps_limit
     inputs = checked(rays_o, rays_d, near, far, binaries, aabbs[0], step_size, cone_angle)
     implementation: Any = _ref.march_rays if _backend.use_reference(rays_o) else _march
-    t_starts, t_ends, rays, packed, _, t_stops = implementation(*inputs, limit)
+    t_starts, t_ends, rays, packed, _, t_stops = implementation(*inputs, limit, None)
     samples = RaySamples((t_starts + t_ends) / 2, packed, rays, torch.ones_like(rays, dtype=torch.bool))
     # An interval that begins where the one before it ends shares its edge. On one lattice they do so to rounding.
     joined = torch.zeros_like(rays, dtype=torch.bool)
@@ -203,6 +207,7 @@ def _march(
     step: float,
     cone_angle: float,
     limit: int,
+    room: int | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     n, (levels, *resolution) = rays_o.shape[0], clearance.shape
     counts, t_stops = rays_o.new_empty(n, dtype=torch.int64), rays_o.new_empty(n)
@@ -213,17 +218,25 @@ def _march(
     nothing: dict[str, Any] = dict.fromkeys(("begins", "t_starts", "t_ends", "ray_indices", "positions"))
     _backend.launch("march_count", n, rays_o, 64, **common, **nothing)
     ends = counts.cumsum(0)
-    begins, total = ends - counts, int(ends[-1]) if n else 0
-    t_starts, t_ends, x = rays_o.new_empty(total), rays_o.new_empty(total), rays_o.new_empty(total, 3)
-    ray_indices = rays_o.new_empty(total, dtype=torch.int64)
-    _backend.launch("march_write", n, rays_o, 64, **common, begins=begins, t_starts=t_starts, t_ends=t_ends,
+    begins = ends - counts
+    if room is None:
+        total = int(ends[-1]) if n else 0
+        t_starts, t_ends, x = rays_o.new_empty(total), rays_o.new_empty(total), rays_o.new_empty(total, 3)
+        ray_indices = rays_o.new_empty(total, dtype=torch.int64)
+    else:
+        begins = begins.clamp(max=room)
+        common["counts"] = counts = ends.clamp(max=room) - begins
+        t_starts, t_ends, x = rays_o.new_zeros(room), rays_o.new_zeros(room), rays_o.new_zeros(room, 3)
+        ray_indices = rays_o.new_full((room,), n, dtype=torch.int64)
+    team = _TEAM if _backend.on_gpu(rays_o) else 1
+    _backend.launch("march_write", n, rays_o, 64, team=team, **common, begins=begins, t_starts=t_starts, t_ends=t_ends,
                     ray_indices=ray_indices, positions=x)  # fmt: skip
     return t_starts, t_ends, ray_indices, torch.stack([begins, counts], -1), x, t_stops
 
 
 @_march.register_fake
-def _(rays_o, rays_d, t_min, t_max, clearance, aabb, step, cone_angle, limit):
-    total = torch.library.get_ctx().new_dynamic_size()
+def _(rays_o, rays_d, t_min, t_max, clearance, aabb, step, cone_angle, limit, room):
+    total = torch.library.get_ctx().new_dynamic_size() if room is None else room
     packed = rays_o.new_empty(rays_o.shape[0], 2, dtype=torch.int64)
     samples = [rays_o.new_empty(total) for _ in range(2)]
     return (

@@ -33,7 +33,7 @@ def stops(field: RadianceField, origins: Tensor, directions: Tensor) -> Tensor:
     Args:
         origins, directions: (N, 3) in scene units, directions unit.
     """
-    t_starts, t_ends, rays, x = field.march(origins, directions)
+    t_starts, t_ends, rays, x, _ = field.march(origins, directions)
     weights, before = field.weights(x, t_starts, t_ends, rays, len(origins))
     after = before - weights
     crossing = ((before > 0.5) & (after <= 0.5)).nonzero()[:, 0]

@@ -40,7 +40,7 @@ def visible_cells(
     peak = torch.zeros(resolution, device=field.aabb.device).view(-1)
     for _ in range(_BATCHES):
         origins, directions, _ = pixels.draw(_BATCH, torch.ones(3, device=peak.device))
-        t_starts, t_ends, rays, x = field.march(origins, directions)
+        t_starts, t_ends, rays, x, _ = field.march(origins, directions)
         weights, _ = field.weights(x, t_starts, t_ends, rays, _BATCH)
         i, j, k = cell_of(x, resolution).unbind(1)
         flat = (i * resolution[1] + j) * resolution[2] + k

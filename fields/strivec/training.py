@@ -83,7 +83,7 @@ class StrivecTraining(RadianceTraining):
     def factor_optimiser(self) -> BoxAdam:
         density, appearance = (cloud.parameters() for cloud in (self.field.density_cloud, self.field.appearance_cloud))
         groups = [{"params": list(density), "l1": self.config.l1}, {"params": list(appearance)}]
-        return BoxAdam(groups, self.config.rate_factors)
+        return BoxAdam(groups, self.rate(self.config.rate_factors))
 
     def jitter(self, n: int) -> Tensor | None:
         return super().jitter(n) if self.config.jitter else None

@@ -83,8 +83,9 @@ class TensoRF(RadianceField):
         version = -1 if box.is_inference() else box._version
         *known, step = self._step
         if known[0] is not box or known[1:] != [version, resolution]:  # to ask a GPU for its box is to wait for it
-            size = (box[3:] - box[:3]).cpu()
-            step = float(self.step_ratio * (size / (torch.tensor(resolution) - 1)).mean())
+            low, high = box.view(2, 3).tolist()
+            spacings = [(b - a) / (n - 1) for a, b, n in zip(low, high, resolution, strict=True)]
+            step = self.step_ratio * sum(spacings) / 3
             self._step = box, version, resolution, step
         return step
 
@@ -114,16 +115,23 @@ class TensoRF(RadianceField):
         colour = self.colour(seen.x, directions[seen.ray_indices])
         rgb = accumulate_along_rays(seen.weights, colour, seen.ray_indices, origins.shape[0])
         rgb = rgb + (1 - seen.opacity[:, None]) * behind
-        return Rendering(rgb, seen.depth, seen.opacity, samples=seen.walked.sum())
+        return Rendering(
+            rgb,
+            seen.depth,
+            seen.opacity,
+            samples=torch.stack([seen.walked.sum(), seen.walked.new_full((), len(colour))]),
+        )
 
-    def march(self, origins: Tensor, directions: Tensor, jitter: Tensor | None = None) -> tuple[Tensor, ...]:
+    def march(
+        self, origins: Tensor, directions: Tensor, jitter: Tensor | None = None, room: int | None = None
+    ) -> tuple[Tensor, ...]:
         if self.marching == "fields":
-            return super().march(origins, directions, jitter)
+            return super().march(origins, directions, jitter, room)
         span = self.span(origins, directions, jitter)
-        t_starts, t_ends, rays, _, x = nerfacc_march(
+        t_starts, t_ends, rays, packed, x = nerfacc_march(
             origins, directions, *span, self.occupied, self.aabb, self.step_size
         )
-        return t_starts, t_ends, rays, x
+        return t_starts, t_ends, rays, x, packed
 
     # ------------------------------------------------------------------------------------ occupancy
 

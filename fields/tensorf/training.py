@@ -61,18 +61,20 @@ class TensorfTraining(RadianceTraining):
 
     def factor_optimiser(self) -> torch.optim.Adam:
         factors = [*self.field.density_grid.parameters(), *self.field.appearance_grid.parameters()]
-        return torch.optim.Adam(factors, self.config.rate_factors, betas=(0.9, 0.99), eps=1e-8, fused=True)
+        return self.adam(factors, self.config.rate_factors)
 
-    def penalty(self, i: int) -> Tensor | float:
+    def recordable(self) -> bool:
+        return super().recordable() and self.config.marching == "fields" and self.config.decoder != "tcnn"
+
+    def penalty(self) -> Tensor | float:
         c, field = self.config, self.field
-        decay = c.rate_decay ** (i / c.iterations)
         total: Tensor | float = 0.0
         if (l1 := c.l1[self.shrunk]) > 0:
             total = total + l1 * field.density_grid.l1()
         if c.tv_density > 0:
-            total = total + c.tv_density * decay * field.density_grid.total_variation()
+            total = total + c.tv_density * self.decay * field.density_grid.total_variation()
         if c.tv_appearance > 0:
-            total = total + c.tv_appearance * decay * field.appearance_grid.total_variation()
+            total = total + c.tv_appearance * self.decay * field.appearance_grid.total_variation()
         return total
 
     # ------------------------------------------------------------------------------------ the schedule

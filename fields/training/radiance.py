@@ -10,8 +10,9 @@ from torch import Tensor
 
 from fields.data.scene import Scene
 from fields.errors import DataError
-from fields.radiance import RadianceField
+from fields.radiance import RadianceField, Room
 from fields.training.pixels import PixelSampler
+from fields.training.recording import Recording
 
 
 class RadianceTraining:
@@ -38,6 +39,9 @@ class RadianceTraining:
         self.background = scene.background if config.background == "auto" else config.background
         self.pixels = PixelSampler(scene.train, self.generator, rows)
         self.field: Any = (field or self.new_field(seed)).to(scene.aabb.device)
+        self.decay = torch.ones((), device=scene.aabb.device)
+        self.recording = Recording(self.generator)
+        self.recording.possible &= self.recordable()
         self._new_optimisers()
 
     # ------------------------------------------------------------------------------------ what a method says
@@ -49,9 +53,13 @@ class RadianceTraining:
         """Of the parameters that a change of shape replaces."""
         raise NotImplementedError
 
-    def penalty(self, i: int) -> Tensor | float:
-        """Added to the squared error in iteration i."""
+    def penalty(self) -> Tensor | float:
+        """Added to the squared error. What changes from one iteration to the next must be a tensor, as `decay` is."""
         return 0.0
+
+    def recordable(self) -> bool:
+        """Whether an iteration can be recorded: it must never ask a GPU anything."""
+        return len(set(self.scene.train.cameras.model.tolist())) == 1
 
     def milestones(self, done: int) -> None:
         """Changes the field after so many iterations, and calls `rebuild` if factors were replaced."""
@@ -60,21 +68,30 @@ class RadianceTraining:
 
     def step(self, i: int) -> dict[str, Tensor]:
         c = self.config
+        self.decay.fill_(c.rate_decay ** (i / c.iterations))
+        numbers = self.recording(self.iterate, [*self.field.parameters(), *self.field.buffers(), self.pixels.rows])
+        for optimiser in self.optimisers.values():
+            for group in optimiser.param_groups:
+                group["lr"] *= c.rate_decay ** (1 / c.iterations)
+        self.milestones(i + 1)
+        return numbers
+
+    def iterate(self, room: Room | None) -> tuple[dict[str, Tensor], Tensor]:
+        """Draws rays, renders them, and moves every parameter; see `fields.training.recording.Recording`."""
+        c = self.config
         background = self.background_colours(c.rays)
         origins, directions, target = self.pixels.draw(c.rays, background)
-        rendering = self.field.render_rays(origins, directions, background, self.jitter(c.rays))
+        rays = origins, directions, background, self.jitter(c.rays)
+        rendering = self.field.render_rays(*rays) if room is None else self.field.render_rays_in(room, *rays)
         mse = (rendering.rgb.clamp(0, 1) - target).square().mean()
-        loss = mse + self.penalty(i)
+        loss = mse + self.penalty()
         for optimiser in self.optimisers.values():
             optimiser.zero_grad(set_to_none=True)
         loss.backward()
         for optimiser in self.optimisers.values():
             optimiser.step()
-            for group in optimiser.param_groups:
-                group["lr"] *= c.rate_decay ** (1 / c.iterations)
-        self.milestones(i + 1)
         psnr = -10 * mse.detach().clamp(min=1e-10).log10()
-        return {"psnr": psnr, "loss": loss.detach(), "samples": rendering.samples}  # type: ignore[dict-item]
+        return {"psnr": psnr, "loss": loss.detach(), "samples": rendering.samples[0]}, rendering.samples
 
     def jitter(self, n: int) -> Tensor | None:
         """(n,) in [0, 1): the offset of each ray's samples in steps."""
@@ -87,10 +104,17 @@ class RadianceTraining:
         return torch.full((3,), 1.0 if self.background == "white" else 0.0, device=device)
 
     def _new_optimisers(self) -> None:
-        network = torch.optim.Adam(
-            self.field.decoder.parameters(), self.config.rate_network, betas=(0.9, 0.99), eps=1e-8, fused=True
-        )
+        network = self.adam(self.field.decoder.parameters(), self.config.rate_network)
         self.optimisers: Mapping[str, torch.optim.Optimizer] = {"factors": self.factor_optimiser(), "network": network}
+
+    def adam(self, parameters: Iterable[Tensor], rate: float) -> torch.optim.Adam:
+        return torch.optim.Adam(
+            parameters, self.rate(rate), betas=(0.9, 0.99), eps=1e-8, fused=True, capturable=self.scene.aabb.is_cuda
+        )
+
+    def rate(self, value: float) -> Any:
+        """A learning rate as an optimiser takes it: on a GPU a tensor, which a recorded step reads anew."""
+        return torch.tensor(value, device=self.scene.aabb.device) if self.scene.aabb.is_cuda else value
 
     def rebuild(self) -> None:
         """New moments for new factors. Rates, and the network's moments, go on unless the config restarts them."""
@@ -120,7 +144,7 @@ class RadianceTraining:
         for prefix, parameter, optimiser in self._moments():
             tensors |= {prefix + k: v for k, v in optimiser.state.get(parameter, {}).items()}
         tensors["generator"] = self.generator.get_state()
-        rates = {name: o.param_groups[0]["lr"] for name, o in self.optimisers.items()}
+        rates = {name: float(o.param_groups[0]["lr"]) for name, o in self.optimisers.items()}
         return tensors, {"field": self.field.constructor_arguments(), "rates": rates}
 
     @classmethod
@@ -144,4 +168,7 @@ class RadianceTraining:
 
 def _set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
     for group in optimiser.param_groups:
-        group["lr"] = rate
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate

@@ -17,14 +17,14 @@ from tests.core.op_tester import OpTester
 
 def lattice_boxes(spacing, half, fill=0.6, seed=0):
     """About `fill` of the cells of a lattice over [-1, 1]³, so that some boxes lack neighbours."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(seed)
     n = round(2 / spacing)
     cells = torch.cartesian_prod(*[torch.arange(n)] * 3)
     return BoxIndex.on_lattice(cells[torch.rand(len(cells), generator=generator) < fill], (-1, -1, -1), spacing, half)
 
 
 def free_boxes(n, half, seed=0):
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(seed)
     return BoxIndex.free(torch.rand(n, 3, generator=generator) * 2 - 1, half)
 
 

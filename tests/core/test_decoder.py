@@ -4,7 +4,7 @@ from torch.library import opcheck
 
 from fields.core import _backend
 from fields.core._ref import decoder as ref
-from fields.core.decoder import _decode, fused_decoder
+from fields.core.decoder import _decode, _encode, fused_decoder
 from fields.errors import ShapeError
 from tests.core.op_tester import OpTester
 
@@ -45,8 +45,11 @@ class TestDecoder(OpTester):
 
 def test_opcheck():
     case = TestDecoder.cases[0]
-    tensors = inputs(torch.float32, 4, **case)
-    opcheck(_decode.overload, (*tensors, 2, 2, True))
+    features, directions, *layers = inputs(torch.float32, 4, **case)
+    if _backend.on_gpu(features):  # whose decoder is this and torch's products
+        opcheck(_encode.overload, (features, directions, 2, 2, False))
+    else:
+        opcheck(_decode.overload, (features, directions, *layers, 2, 2, True))
 
 
 def test_large_angles_keep_their_accuracy():

@@ -36,6 +36,7 @@ def cache(tmp_path, monkeypatch):
 def configured() -> list[tuple[str, int, dict]]:
     """(kernel, team, macros) of all that training and rendering with the settings in configs/ launch on a GPU."""
     found = {}
+    clouds = [name for name in FOR_GPUS if name.startswith("cloud_")]
 
     def grid(names: str, layout: str, rank: int, summed: bool, stored: torch.dtype = torch.float32):
         factors = [torch.empty(2, 2, rank, dtype=stored)]
@@ -46,16 +47,16 @@ def configured() -> list[tuple[str, int, dict]]:
     for method in methods().values():
         for preset in method.presets():
             settings = method.configure(preset)
-            if not hasattr(settings, "layout"):  # no factorised grid
+            if not hasattr(settings, "layout"):  # a cloud
+                found |= {(n, aligned): (n, cloud._TEAM, {"aligned": aligned}) for n in clouds for aligned in (0, 1)}
                 continue
             grid("value grad_factors visible_count visible_write", settings.layout, settings.density_rank, True)
             grid("value grad_factors", settings.layout, settings.appearance_rank, False)
             grid("value", settings.layout, settings.appearance_rank, False, torch.float16)
     rays = [name for name, kernel in FOR_GPUS.items() if kernel.header == "volrend.h"]
-    clouds = [name for name in FOR_GPUS if name.startswith("cloud_")]
     others = {name for name, kernel in FOR_GPUS.items() if kernel.header not in ("volrend.h", "grid.h", "visible.h")}
-    plain = sorted(others - set(clouds))
-    teams = {cloud._TEAM: clouds, 32: rays, 1: plain}
+    plain = sorted(others - {*clouds, "box_adam", "march_write"})
+    teams = {32: [*rays, "box_adam"], 8: ["march_write"], 1: plain}
     return [*found.values(), *((name, team, {}) for team, names in teams.items() for name in names)]
 
 

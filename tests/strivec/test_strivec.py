@@ -91,7 +91,7 @@ def test_weights_and_what_passes_sum_to_one():
     field = shell_field(density=8.0)
     origins = torch.tensor([[0.0, 0, 3]]).expand(200, 3)
     directions = torch.nn.functional.normalize(torch.randn(200, 3) * 0.1 - torch.tensor([0.0, 0, 1]), dim=-1)
-    t_starts, t_ends, rays, x = field.march(origins, directions)
+    t_starts, t_ends, rays, x, _ = field.march(origins, directions)
     weights, transmittance = field.weights(x, t_starts, t_ends, rays, 200)
     total = torch.zeros(200).index_add_(0, rays, weights)
     last = torch.cat([rays[1:] != rays[:-1], torch.ones(1, dtype=torch.bool)])

@@ -27,6 +27,7 @@ def march_rays(
     step: float,
     cone_angle: float,
     limit: int,
+    room: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     grids = clearance == 0
     n, levels = rays_o.shape[0], grids.shape[0]
@@ -62,7 +63,16 @@ def march_rays(
     mid = torch.cat([mids, t[:, None] + torch.clamp(t * cone_angle, min=step)[:, None] / 2], -1)
     beyond = torch.where(mid < last[:, None], torch.inf, ends).amin(-1)
     t_stops = torch.where(counts == limit, reached, beyond)
-    packed = torch.stack([counts.cumsum(0) - counts, counts], -1)
-    ray_indices = keep.nonzero()[:, 0]
+    ends = counts.cumsum(0)
+    packed = torch.stack([ends - counts, counts], -1)
     x = ((points - centre) / half)[keep]
-    return t_starts[keep], (t_starts + lengths)[keep], ray_indices, packed, x, t_stops
+    t_starts, t_ends, ray_indices = t_starts[keep], (t_starts + lengths)[keep], keep.nonzero()[:, 0]
+    if room is not None:
+        begins = packed[:, 0].clamp(max=room)
+        packed = torch.stack([begins, ends.clamp(max=room) - begins], -1)
+
+        def fitted(v: Tensor, rest: float = 0) -> Tensor:
+            return torch.cat([v[:room], v.new_full((max(room - len(v), 0), *v.shape[1:]), rest)])
+
+        t_starts, t_ends, ray_indices, x = fitted(t_starts), fitted(t_ends), fitted(ray_indices, n), fitted(x)
+    return t_starts, t_ends, ray_indices, packed, x, t_stops

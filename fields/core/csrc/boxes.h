@@ -20,7 +20,7 @@ constexpr int kBlock = 1;       // samples that look for their boxes together
 constexpr int kBlock = 16;      // one SIMD register of them
 #endif
 
-template <class T> struct CloudArgs {
+template <class T, class Sum = SumOf<T>> struct CloudArgs {
     const T* x;                // (n, 3) positions, in the frame of the boxes
     const T* vectors[4];       // per scale (boxes, 3, knots, rank)
     const T* centres[4];       // per scale (boxes, 3)
@@ -32,7 +32,8 @@ template <class T> struct CloudArgs {
     T* value;                  // (n, out), or (n) when summed
     T* jacobian;               // (n, out, 3), or (n, 3) when summed
     T* grad_x;                 // (n, 3)
-    T* grad_vectors[4];        // like vectors
+    Sum* grad_vectors[4];      // like vectors
+    const double* fixed_point; // (1) what gradients are multiplied by before they are rounded to integers, or null
     int32_t* found_box;        // (n, scales · nearest) boxes of all scales that hold a sample, −1 behind the last; or null
     T* found_weight;           // like found_box
     int32_t* counts;           // (boxes of all scales, chunks) how many samples of a chunk a box holds

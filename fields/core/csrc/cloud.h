@@ -155,9 +155,9 @@ template <class T> FIELDS_FN void scatter(const CloudArgs<T>& a, int s, int64_t 
         const auto g = a.summed ? fill_lanes(w * a.grad[i]) : w * load_lanes<T>(a.grad + i * a.out + start + c, count);
         const decltype(x) own[3] = {g * y * z, g * x * z, g * x * y};
         for (int k = 0; k < 3; ++k) {
-            T* left = a.grad_vectors[s] + spot.left[k] + c;
-            add_lanes(left, spot.weight[k][0] * own[k], count, nullptr);
-            add_lanes(left + a.rank[s], spot.weight[k][1] * own[k], count, nullptr);
+            auto* left = a.grad_vectors[s] + spot.left[k] + c;
+            add_lanes(left, spot.weight[k][0] * own[k], count, a.fixed_point);
+            add_lanes(left + a.rank[s], spot.weight[k][1] * own[k], count, a.fixed_point);
         }
     });
 }
@@ -192,7 +192,7 @@ template <class T> struct CloudGradBoxes : CloudArgs<T> {
         int64_t b = item, start = 0;
         while (b >= this->boxes[s]) b -= this->boxes[s], start += this->rank[s++];
         const int64_t size = 3 * this->knots[s] * this->rank[s];
-        T* mine = this->grad_vectors[s] + b * size;
+        auto* mine = this->grad_vectors[s] + b * size;
         for (int64_t k = 0; k < size; ++k) mine[k] = 0;
         const int32_t end = this->places[(item + 1) * this->chunks];
         for (int32_t p = this->places[item * this->chunks]; p < end; ++p)

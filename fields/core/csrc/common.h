@@ -138,9 +138,11 @@ FIELDS_FN uint32_t team_mask() {  // of this team among the 32 threads that run 
 }
 template <class T> FIELDS_FN T from_before(T v, int lanes) { return __shfl_up_sync(team_mask(), v, lanes, kTeam); }
 template <class T> FIELDS_FN T from_last(T v) { return __shfl_sync(team_mask(), v, kTeam - 1, kTeam); }
+FIELDS_FN void team_wait() { __syncwarp(team_mask()); }
 #else
 constexpr int kTeam = 1;
 FIELDS_FN int lane() { return 0; }
+FIELDS_FN void team_wait() {}
 #endif
 
 // The sum of the values of a team's lanes, for every lane the same.

@@ -218,41 +218,47 @@ template <class T> struct MarchCount : March<T> {
     }
 };
 
+// Item: a ray, which a team of GPU threads shares.
 template <class T> struct MarchWrite : March<T> {
     FIELDS_FN void operator()(int64_t i) const {
         int64_t at = this->begins[i];
         const int64_t end = at + this->counts[i];
         T origin[3], along[3];
         this->normalised(i, origin, along);
-        const auto write = [&](T t, T dt) FIELDS_INLINE {
+        const auto write = [&](int64_t at, T t, T dt) FIELDS_INLINE {
             this->t_starts[at] = t;
             this->t_ends[at] = t + dt;
             this->ray_indices[at] = i;
             for (int a = 0; a < 3; ++a) this->positions[3 * at + a] = origin[a] + (t + dt / 2) * along[a];
-            ++at;
-            return true;
         };
         const T* starts = this->run_starts + i * kRuns;
         const int32_t* lengths = this->run_lengths + i * kRuns;
         if (lengths[0] < 0) {
+            if (lane() != 0) return;
             // Compiled apart from the counting walk, this one may round a sample in or out: the count holds.
-            this->walk(i, [&](T t, T dt) FIELDS_INLINE { return at < end && write(t, dt); });
-            while (at < end) write(this->t_max[i], T(0));
+            this->walk(i, [&](T t, T dt) FIELDS_INLINE {
+                if (at == end) return false;
+                write(at++, t, dt);
+                return true;
+            });
+            while (at < end) write(at++, this->t_max[i], T(0));
             return;
         }
         const T step = this->step, first = this->t_min[i];
-        for (int run = 0; run < kRuns && lengths[run]; ++run) {
+        for (int run = 0; run < kRuns && lengths[run] && at < end; ++run) {
+            const int64_t count = minimum<int64_t>(lengths[run], end - at);
             if (this->cone_angle > 0) {
                 T t = starts[run];
-                for (int32_t j = 0; j < lengths[run]; ++j) {
+                for (int64_t j = 0; j < count; ++j) {
                     const T dt = maximum(step, t * this->cone_angle);
-                    write(t, dt);
+                    if (lane() == 0) write(at + j, t, dt);
                     t += dt;
                 }
             } else {
                 const int64_t k = int64_t((starts[run] - first) / step + T(0.5));
-                for (int32_t j = 0; j < lengths[run]; ++j) write(first + T(k + j) * step, step);
+                for (int64_t j = lane(); j < count; j += kTeam) write(at + j, first + T(k + j) * step, step);
             }
+            at += count;
         }
     }
 };

@@ -95,6 +95,7 @@ template <class V> static V __shfl_up_sync(unsigned mask, V v, int lanes, int wi
 template <class V> static V __shfl_sync(unsigned mask, V v, int from, int width) {
     return shuffle(mask, v, emulator::warp.current / width * width + from);
 }
+static void __syncwarp(unsigned mask) { emulator::meet(mask, 0, emulator::warp.current); }
 template <class V> static void atomicAdd(V* p, V v) { *p += v; }
 static float __int_as_float(int v) { float f; std::memcpy(&f, &v, 4); return f; }
 static double __longlong_as_double(long long v) { double d; std::memcpy(&d, &v, 8); return d; }
