@@ -20,8 +20,8 @@ class StrivecConfig:
     """What spacings are multiples of: scene units; or the longest edge of the box around the geometry, at a budget of a
     million parameters, and by the square root less or more at others, so that half of a change of the budget goes into
     the number of boxes and half into their resolution."""
-    overlap: float = 1.5
-    """Edge of a box in spacings: with 1.5 a point lies in one or two boxes along each axis."""
+    overlap: tuple[float, ...] = (1.5,)
+    """Edge of a box in spacings, for all scales or per scale: with 1.5 a point lies in one or two boxes along each axis."""
     density_rank: tuple[int, ...] = (16, 8)
     """Components of a box's density tensor, per scale."""
     appearance_rank: tuple[int, ...] = (16, 16)
@@ -104,8 +104,13 @@ class StrivecConfig:
             values = getattr(self, name)
             if len(values) != scales and (values or name.endswith("rank")):
                 raise ConfigError(f"{name} is {values}; spacing names {scales} scales, so it needs as many numbers.")
-        if self.weights == "window" and not 1 < self.overlap <= 2:
-            raise ConfigError(f"overlap is {self.overlap}; windows need more than 1 and at most 2.")
+        if len(self.overlap) not in (1, scales):
+            raise ConfigError(
+                f"overlap is {self.overlap}; give one number, or {scales} for as many scales as spacing names."
+            )
+        most, why = (2, "windows need") if self.weights == "window" else (3, "boxes need")
+        if not all(1 < v <= most for v in self.overlap):
+            raise ConfigError(f"overlap is {self.overlap}; {why} more than 1 and at most {most}.")
         self.budget()
 
     def budget(self) -> int:

@@ -19,7 +19,7 @@ from fields.strivec.placement import (
     visible_cells,
 )
 from fields.training.pixels import rows_near_silhouettes
-from fields.training.radiance import RadianceTraining
+from fields.training.radiance import TOO_EARLY, RadianceTraining
 
 _MOST_GROWTH = 4  # of the ranks, by whole multiples
 
@@ -43,12 +43,13 @@ class StrivecTraining(RadianceTraining):
         points = occupied_centres(box, occupied)
         unit = float((box[3:] - box[:3]).max()) * (1e6 / c.budget()) ** 0.5 if c.spacing_unit == "geometry" else 1.0
         spacing = [unit * s for s in c.spacing]
+        overlap = c.overlap * len(spacing) if len(c.overlap) == 1 else c.overlap
         cells = [lattice_cells(points, box[:3], s) for s in spacing]
         names = ("initial", "weights", "nearest", "average_density", "average_appearance", "clamp_weights", "feature_dim",
                  "hidden", "frequencies", "density_shift", "distance_scale", "step_ratio", "shading_threshold")  # fmt: skip
         arguments = {name: getattr(c, name) for name in names} | {
             "aabb": box.tolist(), "near": scene.near, "far": scene.far, "low": box[:3].tolist(), "spacing": spacing,
-            "half_edge": [c.overlap * s / 2 for s in spacing], "boxes": [len(b) for b in cells], "knots": [2] * len(cells),
+            "half_edge": [o * s / 2 for o, s in zip(overlap, spacing, strict=True)], "boxes": [len(b) for b in cells], "knots": [2] * len(cells),
             "density_rank": list(c.density_rank), "appearance_rank": list(c.appearance_rank),
             "occupancy_resolution": list(occupied.shape),
         }  # fmt: skip
@@ -111,6 +112,8 @@ class StrivecTraining(RadianceTraining):
         """Forgets the cells that no ray sees anything in, and the boxes without a cell left."""
         field = self.field
         seen = visible_cells(field, self.pixels, self.config.visible_weight)
+        if not seen.any() and done < TOO_EARLY:
+            return
         if not seen.any():
             raise self.nothing_left(f"after {done} iterations no training ray sees anything")
         field.occupied = dilate(seen) & field.occupied

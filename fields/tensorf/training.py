@@ -14,9 +14,7 @@ from fields.tensorf.field import TensoRF
 from fields.tensors import resolution_for
 from fields.training.carving import extent, visual_hull
 from fields.training.pixels import rows_near_silhouettes
-from fields.training.radiance import RadianceTraining
-
-_TOO_EARLY = 200  # iterations before which a field without opaque cells is young rather than empty
+from fields.training.radiance import TOO_EARLY, RadianceTraining
 
 
 class TensorfTraining(RadianceTraining):
@@ -95,7 +93,7 @@ class TensorfTraining(RadianceTraining):
                 resolution = resolution_for(field.aabb.view(2, 3), finest)
             before = field.occupied
             field.update_occupancy(c.occupancy_threshold, resolution)
-            if done < _TOO_EARLY and not field.occupied.any():
+            if done < TOO_EARLY and not field.occupied.any():
                 field.occupied = before  # the field has only begun to form
                 return
             if not field.occupied.any():

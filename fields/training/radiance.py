@@ -14,6 +14,9 @@ from fields.radiance import RadianceField, Room
 from fields.training.pixels import PixelSampler
 from fields.training.recording import Recording
 
+TOO_EARLY = 200
+"""Iterations before which a field that shows nothing is young rather than empty."""
+
 
 class RadianceTraining:
     """Fits a radiance field to pixels. See `fields.training.trainer.Training` for what the loop asks of it.

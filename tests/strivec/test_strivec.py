@@ -69,7 +69,7 @@ def test_parameters_are_the_papers_formula():
 
 def test_paper_preset_is_the_published_settings():
     c = method("strivec").configure("paper")
-    assert (c.spacing, c.spacing_unit, c.overlap) == ((0.4, 0.2, 0.1), "scene", 1.5)
+    assert (c.spacing, c.spacing_unit, c.overlap) == ((0.4, 0.2, 0.1), "scene", (1.5,))
     assert (c.density_rank, c.appearance_rank) == ((32, 24, 16), (48, 48, 48))
     assert (c.cells_start, c.cells) == ((29, 15, 7), (121, 61, 31))
     assert (c.weights, c.nearest, c.clamp_weights, c.l1) == ("inverse", 4, True, 1e-5)
@@ -156,7 +156,9 @@ def test_a_budget_too_small_says_so():
         ({"parameters": "two"}, "write a number, 250k or 2M"),
         ({"spacing": (0.1,) * 5}, "one to four scales"),
         ({"density_rank": (8,)}, "needs as many numbers"),
-        ({"overlap": 1.0}, "more than 1 and at most 2"),
+        ({"overlap": (1.0,)}, "more than 1 and at most 2"),
+        ({"overlap": (1.5, 1.5, 1.5)}, "one number, or 2"),
+        ({"overlap": (3.5,), "weights": "inverse"}, "at most 3"),
         ({"rays": 0}, "must be positive"),
     ],
 )
@@ -266,3 +268,18 @@ def test_the_twins_train_alike(scene, hull_points, monkeypatch):
         training = StrivecTraining(small(hull_points), scene, 0)
         losses.append([float(training.step(i)["loss"]) for i in range(3)])
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+@pytest.mark.parametrize("preset", sorted(method("strivec").presets()))
+def test_every_preset_runs_its_schedule(preset, scene, hull_points):
+    """Squeezed into twelve iterations, on the demo, whatever it was made for: the vectors grow to their end, or to the budget, and move."""
+    config = replace(method("strivec").configure(preset).scaled(12), rays=64, geometry=str(hull_points))
+    training = StrivecTraining(config, scene, 0)
+    x = torch.rand(100, 3) * 2 - 1
+    before = training.field.density_feature(x)
+    for i in range(12):
+        assert torch.isfinite(training.step(i)["loss"])
+    if config.cells:
+        assert training.field.knots == [k + 1 for k in config.cells]
+    assert sum(p.numel() for p in training.field.parameters()) <= config.budget() or config.cells
+    assert not torch.equal(training.field.density_feature(x), before)
