@@ -245,6 +245,7 @@ ABLATIONS: dict[str, dict] = {
     "one scale": {"spacing": (0.1,), "density_rank": (12,), "appearance_rank": (20,)},
     "scales averaged": {"average_density": True, "average_appearance": True},
     "no re-placement": {"replace_at": ()},
+    "starts as noise": {"imitate": False},
     "learning rate restarts": {"restart_rate": True},
     "boxes from a hundredth of the light": {"geometry_weight": 0.01},
 }

@@ -66,6 +66,8 @@ class StrivecConfig:
     """Cells of the grid in which geometry and occupancy are kept."""
     geometry_weight: float = 0.001
     """Boxes go where some training ray gets at least this weight after the coarse training."""
+    imitate: bool = True
+    """Start from the density of the coarse training, instead of noise as the paper does."""
     visible_weight: float = 0.01
     """Later, cells in which no training ray gets this weight are dropped."""
     iterations: int = 1500

@@ -25,6 +25,8 @@ from fields.training.pixels import PixelSampler
 
 _BATCH, _BATCHES = 8192, 24  # rays that look for visible cells: several per pixel of a small image's worth
 
+_STEPS, _POINTS = 150, 20_000  # of the imitation: a few seconds on two cores
+
 
 @torch.no_grad()
 def visible_cells(
@@ -53,14 +55,16 @@ def dilate(cells: Tensor) -> Tensor:
     return nn.functional.max_pool3d(cells[None, None].float(), 3, 1, 1)[0, 0] > 0
 
 
-def find_geometry(config: StrivecConfig, scene: Scene, seed: int) -> tuple[Tensor, Tensor]:
-    """A box (6,) that leaves a cell around the geometry, and which cells of a grid over it hold some (Nx, Ny, Nz).
+def find_geometry(config: StrivecConfig, scene: Scene, seed: int) -> tuple[Tensor, Tensor, RadianceField | None]:
+    """A box (6,) that leaves a cell around the geometry, which cells of a grid over it hold some (Nx, Ny, Nz), and the
+    coarse field that showed it, if it was one.
 
     Raises:
         DataError: there is none.
     """
+    coarse = None
     if config.geometry == "auto":
-        box, occupied = _from_pictures(config, scene, seed)
+        box, occupied, coarse = _from_pictures(config, scene, seed)
     else:
         box, occupied = _from_points(config, scene)
     if not occupied.any():
@@ -69,23 +73,25 @@ def find_geometry(config: StrivecConfig, scene: Scene, seed: int) -> tuple[Tenso
             "(`fields data check`), or give points with --geometry FILE.ply."
         )
     box, window = extent(box, dilate(occupied))
-    return box, occupied[window].contiguous()
+    return box, occupied[window].contiguous(), coarse
 
 
-def _from_pictures(config: StrivecConfig, scene: Scene, seed: int) -> tuple[Tensor, Tensor]:
+def _from_pictures(config: StrivecConfig, scene: Scene, seed: int) -> tuple[Tensor, Tensor, RadianceField]:
     """By a short training of a small TensoRF, which starts from the silhouettes where there are any."""
     from fields.tensorf.training import TensorfTraining
 
     coarse = method("tensorf-vm").configure("fast", real=scene.real)
     n = config.geometry_iterations
-    coarse = replace(coarse, iterations=n, density_rank=4, appearance_rank=8, hidden=32, rays=1024, density_shift=-3.0,
-                     voxels=(64**3, 96**3), upsample_at=(n // 2,), occupancy_at=())  # fmt: skip
+    coarse = replace(coarse, iterations=n, density_rank=4, appearance_rank=8, hidden=32, upsample_at=(n // 2,),
+                     occupancy_at=(), voxels=(64**3, 128**3))  # fmt: skip
+    if scene.alpha:  # silhouettes leave little to find out
+        coarse = replace(coarse, rays=1024, density_shift=-3.0, voxels=(64**3, 96**3))
     training = TensorfTraining(coarse, scene, seed)
     for i in range(n):
         training.step(i)
     field = training.field
     resolution = resolution_for(field.aabb.view(2, 3), config.geometry_cells)
-    return field.aabb, visible_cells(field, training.pixels, config.geometry_weight, resolution)
+    return field.aabb, visible_cells(field, training.pixels, config.geometry_weight, resolution), field
 
 
 def _from_points(config: StrivecConfig, scene: Scene) -> tuple[Tensor, Tensor]:
@@ -108,6 +114,26 @@ def occupied_centres(box: Tensor, occupied: Tensor) -> Tensor:
     """(M, 3): centres of the occupied cells of a grid over the box, scene units."""
     cell = (box[3:] - box[:3]) / torch.tensor(occupied.shape, device=box.device)
     return box[:3] + (occupied.nonzero() + 0.5) * cell
+
+
+def imitate(field: RadianceField, coarse: RadianceField, optimiser: torch.optim.Optimizer) -> None:
+    """Fits the density of a field to that of a coarse one, at random points of its occupied cells.
+
+    A field that starts as noise has to find the geometry again, and from photographs it finds another: veils in front of
+    each camera.
+    """
+    cells = occupied_centres(field.aabb, field.occupied)
+    edge = (field.aabb[3:] - field.aabb[:3]) / torch.tensor(field.occupied.shape, device=cells.device)
+    for _ in range(_STEPS):
+        near = cells[torch.randint(len(cells), (_POINTS,), device=cells.device)]
+        points = near + (torch.rand_like(near) - 0.5) * edge
+        with torch.no_grad():
+            wanted = coarse.density_feature(coarse.normalise(points)) + coarse.density_shift
+        found = field.density_feature(field.normalise(points)) + field.density_shift
+        optimiser.zero_grad()
+        # Beyond these lie nothing and opacity: how far does not matter.
+        nn.functional.mse_loss(found.clamp(-12, 12), wanted.clamp(-10, 10)).backward()
+        optimiser.step()
 
 
 def lattice_cells(points: Tensor, low: Tensor, spacing: float) -> Tensor:

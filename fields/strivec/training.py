@@ -12,6 +12,7 @@ from fields.strivec.field import Strivec
 from fields.strivec.placement import (
     dilate,
     find_geometry,
+    imitate,
     knots_within,
     lattice_cells,
     occupied_centres,
@@ -39,7 +40,7 @@ class StrivecTraining(RadianceTraining):
 
     def new_field(self, seed: int) -> Strivec:
         c, scene = self.config, self.scene
-        box, occupied = find_geometry(c, scene, seed)
+        box, occupied, coarse = find_geometry(c, scene, seed)
         points = occupied_centres(box, occupied)
         unit = float((box[3:] - box[:3]).max()) * (1e6 / c.budget()) ** 0.5 if c.spacing_unit == "geometry" else 1.0
         spacing = [unit * s for s in c.spacing]
@@ -69,6 +70,12 @@ class StrivecTraining(RadianceTraining):
         field.occupied = dilate(occupied)
         for s, of_scale in enumerate(cells):
             setattr(field, f"cells_{s}", of_scale.int())
+        if coarse is not None and c.imitate:
+            imitate(
+                field.to(scene.aabb.device),
+                coarse,
+                torch.optim.Adam(field.density_cloud.parameters(), c.rate_factors / 2),
+            )
         return field
 
     def _final_knots(self, field: Strivec) -> list[int]:

@@ -187,7 +187,8 @@ def test_geometry_from_points(scene, tmp_path):
     )
     file = tmp_path / "points.ply"
     file.write_text(lines + "0.1 0.2 0.3\n0.5 0.2 0.3\n")
-    box, occupied = find_geometry(replace(config, geometry=str(file)), scene, 0)
+    box, occupied, coarse = find_geometry(replace(config, geometry=str(file)), scene, 0)
+    assert coarse is None
     assert occupied.any() and (box[:3] < torch.tensor([0.1, 0.2, 0.3])).all() and box[3] > 0.5
     file.write_text(lines + "90 90 90\n91 90 90\n")
     with pytest.raises(DataError, match="no geometry found"):
@@ -197,7 +198,7 @@ def test_geometry_from_points(scene, tmp_path):
 def test_geometry_from_pictures_is_their_surface(scene):
     """The coarse training keeps a part of the silhouettes' hull, and from cameras it covers the same pixels."""
     config = replace(method("strivec").configure("fast"), geometry_iterations=60, geometry_cells=48**3)
-    box, occupied = find_geometry(config, scene, 0)
+    box, occupied, _ = find_geometry(config, scene, 0)
     hull = visual_hull(scene.train, box, tuple(occupied.shape))
     assert (occupied & hull).sum() > 0.5 * occupied.sum()
     centres = occupied_centres(box, occupied)
@@ -270,14 +271,26 @@ def test_the_twins_train_alike(scene, hull_points, monkeypatch):
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
+def test_starts_as_the_coarse_training_left_it(scene):
+    """Rendered before its first iteration: the silhouette is there, where noise shows nothing."""
+    truth = scene.test.images.image(0)[..., 3] > 0.5
+    agree = {}
+    for imitate in (True, False):
+        training = StrivecTraining(small("auto", geometry_iterations=60, imitate=imitate), scene, 0)
+        shown = render(training.field, scene.test.cameras, 0).opacity > 0.5
+        agree[imitate] = float((shown & truth).sum() / (shown | truth).sum())
+    assert agree[True] > 0.6  # 0.66: seven knots per box blur the edge
+    assert agree[False] < 0.2
+
+
 @pytest.mark.parametrize("preset", sorted(method("strivec").presets()))
 def test_every_preset_runs_its_schedule(preset, scene, hull_points):
-    """Squeezed into twelve iterations, on the demo, whatever it was made for: the vectors grow to their end, or to the budget, and move."""
-    config = replace(method("strivec").configure(preset).scaled(12), rays=64, geometry=str(hull_points))
+    """Squeezed into eight iterations, on the demo, whatever it was made for: the vectors grow to their end, or to the budget, and move."""
+    config = replace(method("strivec").configure(preset).scaled(8), rays=64, geometry=str(hull_points))
     training = StrivecTraining(config, scene, 0)
     x = torch.rand(100, 3) * 2 - 1
     before = training.field.density_feature(x)
-    for i in range(12):
+    for i in range(8):
         assert torch.isfinite(training.step(i)["loss"])
     if config.cells:
         assert training.field.knots == [k + 1 for k in config.cells]
