@@ -22,7 +22,7 @@ class TensorfTraining(RadianceTraining):
 
     config: TensorfConfig
     field: TensoRF
-    field_class = TensoRF
+    field_class: type[TensoRF] = TensoRF
 
     def __init__(self, config: TensorfConfig, scene: Scene, seed: int, field: TensoRF | None = None) -> None:
         rows = rows_near_silhouettes(scene.train.images, 3) if config.carve and scene.alpha else None
@@ -37,7 +37,7 @@ class TensorfTraining(RadianceTraining):
         if c.carve and scene.alpha:
             box, occupied = self._carved()
         torch.manual_seed(seed)
-        field = TensoRF(
+        field = self.field_class(
             aabb=box.tolist(),
             resolution=list(resolution_for(box.view(2, 3), c.voxels[0])),
             near=scene.near,

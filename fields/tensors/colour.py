@@ -40,14 +40,16 @@ class ColourDecoder(nn.Module):
             nn.init.zeros_(last.bias)
             self.mlp.extend([nn.Linear(inputs, hidden), nn.Linear(hidden, hidden), last])
 
-    def forward(self, products: Tensor, directions: Tensor) -> Tensor:
-        """sRGB (N, 3) from products (N, channels) seen along unit directions (N, 3)."""
+    def forward(self, products: Tensor, directions: Tensor, basis: Tensor | None = None) -> Tensor:
+        """sRGB (N, 3) from products (N, channels) seen along unit directions (N, 3).
+
+        `basis` (feature_dim, channels) takes the place of the matrix, for products that are fewer.
+        """
+        basis = self.basis.weight if basis is None else basis
         if self.kind == "mlp":
             weights, biases = [m.weight for m in self.mlp], [m.bias for m in self.mlp]
-            return fused_decoder(
-                products, directions, self.basis.weight, weights, biases, self.frequencies, self.frequencies
-            )
-        features = self.basis(products)
+            return fused_decoder(products, directions, basis, weights, biases, self.frequencies, self.frequencies)
+        features = products @ basis.T
         if self.kind == "tcnn":
             encoded = fourier_encode(features, directions, self.frequencies, self.frequencies)
             return self.mlp[0](encoded).to(products.dtype)

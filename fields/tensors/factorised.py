@@ -58,9 +58,10 @@ class FactorisedGrid(nn.Module):
         """Width of a concatenated sample."""
         return sum(grids.resolution_and_channels(list(self.factors), self.layout)[1])
 
-    def forward(self, x: Tensor, reduce: grids.Reduce = "concat", jacobian: bool = False):
-        """Samples at x (N, 3) in [-1, 1]: see `fields.core.grids`."""
-        return grids._sample(x, list(self.factors), self.layout, reduce, jacobian)
+    def forward(self, x: Tensor, reduce: grids.Reduce = "concat", jacobian: bool = False, first: int | None = None):
+        """Samples at x (N, 3) in [-1, 1], of the first channels of each mode or of all: see `fields.core.grids`."""
+        factors = list(self.factors) if first is None else [f[..., :first] for f in self.factors]
+        return grids._sample(x, factors, self.layout, reduce, jacobian)
 
     @torch.no_grad()
     def resample(self, resolution: Sequence[int]) -> None:

@@ -90,11 +90,15 @@ class RadianceTraining:
         loss = mse + self.penalty()
         for optimiser in self.optimisers.values():
             optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        self.backward(loss, rays, target)
         for optimiser in self.optimisers.values():
             optimiser.step()
         psnr = -10 * mse.detach().clamp(min=1e-10).log10()
         return {"psnr": psnr, "loss": loss.detach(), "samples": rendering.samples[0]}, rendering.samples
+
+    def backward(self, loss: Tensor, rays: tuple[Tensor | None, ...], target: Tensor) -> None:
+        """Puts gradients on the parameters: of the loss, and whatever else a method learns from the same rays."""
+        loss.backward()
 
     def jitter(self, n: int) -> Tensor | None:
         """(n,) in [0, 1): the offset of each ray's samples in steps."""

@@ -1,0 +1,102 @@
+"""Training a SlimmeRF: so that its first ranks are a good field on their own.
+
+Two ways. The paper's Tensorial Rank Incrementation (section 3.2) starts with one rank and unlocks the others during the
+training, so that early ranks learn the coarse scene. Ours trains what is wanted: every iteration renders its rays twice, by
+the whole field and by a random cut of it. (Nested dropout, Rippel et al. 2014, with the whole beside every draw, as in the
+sandwich rule of Yu and Huang 2019.)
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fields.data.scene import Scene
+from fields.slimmerf.config import SlimmerfConfig
+from fields.slimmerf.field import SlimmeRF
+from fields.tensorf.field import TensoRF
+from fields.tensorf.training import TensorfTraining
+
+
+class SlimmerfTraining(TensorfTraining):
+    """Fits a SlimmeRF."""
+
+    config: SlimmerfConfig
+    field: SlimmeRF
+    field_class = SlimmeRF
+
+    def __init__(self, config: SlimmerfConfig, scene: Scene, seed: int, field: TensoRF | None = None) -> None:
+        super().__init__(config, scene, seed, field)
+        self.unlocked_at, self.mse = 0, 0.0
+        self.per_rank = config.appearance_rank // config.density_rank
+        if config.growth != "nested":
+            self.field.shown = 1
+
+    def recordable(self) -> bool:
+        return False  # cuts and unlocked ranks are shapes, which a recording cannot change
+
+    def backward(self, loss: Tensor, rays: tuple, target: Tensor) -> None:
+        super().backward(loss, rays, target)
+        if self.config.growth == "nested":
+            self._learn_cut(rays, target)
+        else:
+            self._lock()
+
+    # ------------------------------------------------------------------------------------ ours
+
+    def _learn_cut(self, rays: tuple, target: Tensor) -> None:
+        """Adds the gradient of a random cut's error on the same rays."""
+        cuts = self.config.cuts
+        drawn = cuts[int(torch.randint(len(cuts), (), generator=self.generator, device=self.generator.device))]
+        with self.field.showing(max(1, round(drawn * self.field.ranks))):
+            rendering = self.field.render_rays(*rays)
+        (rendering.rgb.clamp(0, 1) - target).square().mean().backward()
+
+    # ------------------------------------------------------------------------------------ the paper's
+
+    def step(self, i: int) -> dict[str, Tensor]:
+        numbers = super().step(i)
+        if self.field.shown < self.field.ranks:
+            self._grow(i + 1, float(10 ** (-numbers["psnr"] / 10)))
+        return numbers
+
+    def _grow(self, done: int, mse: float) -> None:
+        c = self.config
+        if c.growth == "paper":
+            fires = unlocks(self.mse, mse, c.upsilon, done - self.unlocked_at, c.eta)
+        else:
+            fires = done >= c.unlock_from + (self.field.shown - 1) * c.unlock_every
+        self.mse = mse
+        if fires:
+            self.field.shown += 1
+            self.unlocked_at = done
+        if done >= c.iterations // 2:  # the published trigger may never come
+            self.field.shown = self.field.ranks
+
+    def _lock(self) -> None:
+        """Keeps ranks behind those shown as they were drawn: only regularisers, which are means over all, reach them."""
+        field = self.field
+        for grid, count in ((field.density_grid, field.shown), (field.appearance_grid, field.shown * self.per_rank)):
+            for factor in grid.factors:
+                if factor.grad is not None:
+                    factor.grad[..., count:] = 0
+
+    # ------------------------------------------------------------------------------------ exact resume
+
+    def state(self) -> tuple[dict[str, Tensor], dict]:
+        tensors, plain = super().state()
+        return tensors, plain | {"shown": self.field.shown, "unlocked_at": self.unlocked_at, "mse": self.mse}
+
+    def recall(self, plain: dict) -> None:
+        super().recall(plain)
+        self.field.shown, self.unlocked_at, self.mse = plain["shown"], plain["unlocked_at"], plain["mse"]
+
+
+def unlocks(before: float, now: float, upsilon: float, since: int, eta: int) -> bool:
+    """Whether a rank is added (eq. 6): when the loss *changes* by more than a part, not when it has settled.
+
+    Args:
+        before, now: mean squared errors of two batches in a row; 0 for none before.
+        since: iterations since the last rank was added.
+    """
+    return before > 0 and abs(before - now) / now > upsilon and since > eta
