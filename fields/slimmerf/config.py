@@ -15,8 +15,8 @@ class SlimmerfConfig(TensorfConfig):
     """A TensoRF whose first ranks are a field of their own, and how it is trained."""
 
     growth: Literal["nested", "clock", "paper"] = "nested"
-    """nested: every iteration trains the whole field and a random cut of it on the same rays. clock: ranks are unlocked
-    one after the other at fixed times. paper: whenever the loss jumps (TRaIn)."""
+    """clock: ranks are unlocked one after the other at fixed times. nested: and every iteration also trains a random cut on
+    the same rays. paper: ranks are unlocked whenever the loss jumps (TRaIn)."""
     cuts: tuple[float, ...] = (0.125, 0.25, 0.25, 0.375, 0.5, 0.5, 0.5, 0.75)
     """nested: the parts of the ranks that are drawn from, each as often as it is listed."""
     upsilon: float = 0.4
@@ -24,9 +24,9 @@ class SlimmerfConfig(TensorfConfig):
     eta: int = 0
     """paper: more iterations than this lie between two unlockings."""
     unlock_from: int = 200
-    """clock: iteration that unlocks the second rank. Scales with the schedule, like the next."""
+    """clock, nested: iteration that unlocks the second rank. Scales with the schedule, like the next."""
     unlock_every: int = 400
-    """clock: iterations between further ranks."""
+    """clock, nested: iterations between further ranks."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

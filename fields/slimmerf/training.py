@@ -1,9 +1,9 @@
 """Training a SlimmeRF: so that its first ranks are a good field on their own.
 
-Two ways. The paper's Tensorial Rank Incrementation (section 3.2) starts with one rank and unlocks the others during the
-training, so that early ranks learn the coarse scene. Ours trains what is wanted: every iteration renders its rays twice, by
-the whole field and by a random cut of it. (Nested dropout, Rippel et al. 2014, with the whole beside every draw, as in the
-sandwich rule of Yu and Huang 2019.)
+The paper's Tensorial Rank Incrementation (section 3.2) starts with one rank and unlocks the others during the training, so
+that early ranks learn the coarse scene. Ours does so by the clock, and also trains what is wanted: every iteration renders
+its rays twice, by all unlocked ranks and by a random cut. (Nested dropout, Rippel et al. 2014, with the whole beside every
+draw, as in the sandwich rule of Yu and Huang 2019.)
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class SlimmerfTraining(TensorfTraining):
         super().__init__(config, scene, seed, field)
         self.unlocked_at, self.mse = 0, 0.0
         self.per_rank = config.appearance_rank // config.density_rank
-        if config.growth != "nested":
+        if field is None:
             self.field.shown = 1
 
     def recordable(self) -> bool:
@@ -39,8 +39,7 @@ class SlimmerfTraining(TensorfTraining):
         super().backward(loss, rays, target)
         if self.config.growth == "nested":
             self._learn_cut(rays, target)
-        else:
-            self._lock()
+        self._lock()
 
     # ------------------------------------------------------------------------------------ ours
 
@@ -48,7 +47,10 @@ class SlimmerfTraining(TensorfTraining):
         """Adds the gradient of a random cut's error on the same rays."""
         cuts = self.config.cuts
         drawn = cuts[int(torch.randint(len(cuts), (), generator=self.generator, device=self.generator.device))]
-        with self.field.showing(max(1, round(drawn * self.field.ranks))):
+        ranks = max(1, round(drawn * self.field.ranks))
+        if ranks >= self.field.shown:
+            return
+        with self.field.showing(ranks):
             rendering = self.field.render_rays(*rays)
         (rendering.rgb.clamp(0, 1) - target).square().mean().backward()
 
@@ -76,6 +78,8 @@ class SlimmerfTraining(TensorfTraining):
     def _lock(self) -> None:
         """Keeps ranks behind those shown as they were drawn: only regularisers, which are means over all, reach them."""
         field = self.field
+        if field.shown == field.ranks:
+            return
         for grid, count in ((field.density_grid, field.shown), (field.appearance_grid, field.shown * self.per_rank)):
             for factor in grid.factors:
                 if factor.grad is not None:

@@ -149,7 +149,7 @@ def test_slices_are_the_papers_masks(scene):
     torch.testing.assert_close(training.field.colour(x, d), masked.colour(x, d), rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("growth", ["clock", "paper"])
+@pytest.mark.parametrize("growth", ["nested", "clock", "paper"])
 def test_all_ranks_are_open_half_way(scene, growth):
     training = SlimmerfTraining(small(growth=growth, upsilon=1e9, unlock_from=1000), scene, 0)
     for i in range(20):
@@ -162,6 +162,7 @@ def test_nested_training_learns_from_the_whole_and_from_a_cut(scene):
     """The gradient is that of both errors, on the same rays."""
     training = SlimmerfTraining(small(cuts=(0.5,), density_shift=-1.0, l1=(0.0, 0.0)), scene, 0)
     field, background = training.field, torch.ones(3)
+    field.shown = 4
     origins, directions, target = training.pixels.draw(64, background)
     rays = origins, directions, background, training.jitter(64)
     error = lambda f: (f.render_rays(*rays).rgb.clamp(0, 1) - target).square().mean()  # noqa: E731
