@@ -11,6 +11,7 @@ VERBS = {
     "eval": "measure a trained run on its test images",
     "render": "render images and videos of a run along a camera path",
     "export": "write the surface of a run as a mesh and a point cloud",
+    "slim": "write a run as a file of any size, whose every prefix is a smaller model",
     "data": "look at a scene before training: fields data check DIR",
     "bench": "time the core against plain PyTorch on this machine",
     "doctor": "what this machine has, which backend is used, what to do about what is missing",

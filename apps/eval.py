@@ -13,7 +13,7 @@ from tyro.conf import Positional
 @dataclass
 class Options:
     run: Annotated[Path, Positional]
-    """Run folder that `fields train` wrote."""
+    """Run folder that `fields train` wrote, or a .slim file."""
     data: Path | None = None
     """Scene folder, where it is no longer where it was trained from."""
     split: Literal["test", "train"] = "test"
@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
 
     from fields.errors import DataError
     from fields.io.atomic import read_json, write_json
-    from fields.io.run import load, load_config, scene_of
+    from fields.io.run import load, load_config, results_folder, scene_of
     from fields.training.evaluation import evaluate
 
     device = choose_device(options.device)
@@ -40,9 +40,9 @@ def main(arguments: list[str]) -> int:
     if not len(split):
         raise DataError(f"{scene.path}: has no {options.split} images. Choose the other --split.")
     with Progress("eval") as progress:
-        folder = options.run / ("renders" if options.split == "test" else f"renders-{options.split}")
+        folder = results_folder(options.run) / ("renders" if options.split == "test" else f"renders-{options.split}")
         result = evaluate(field, scene, split, folder, progress.step)
-    metrics = options.run / "metrics.json"
+    metrics = results_folder(options.run) / "metrics.json"
     facts = read_json(metrics) if metrics.exists() else {"schema": config["schema"], "method": config["method"]}
     write_json(metrics, facts | {"split": options.split, "data": scene.name} | result.as_json())
     figures = "  ".join(f"{name.upper()} {value:.4g}" for name, value in result.results.items() if value is not None)

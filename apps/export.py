@@ -13,7 +13,7 @@ from tyro.conf import Positional
 @dataclass
 class Options:
     run: Annotated[Path, Positional]
-    """Run folder that `fields train` wrote."""
+    """Run folder that `fields train` wrote, or a .slim file."""
     mesh: Path | None = None
     """Write the mesh here, as .glb or .ply. Without --mesh and --points: exports/mesh.glb and exports/points.ply in the run
     folder."""
@@ -33,8 +33,10 @@ class Options:
 
 def main(arguments: list[str]) -> int:
     options = parse(arguments, Options, "fields export", "Writes the surface of a run as a mesh and as a point cloud.")
+    from fields.io.run import results_folder
+
     if options.mesh is None and options.points is None:
-        folder = options.run / "exports"
+        folder = results_folder(options.run) / "exports"
         options.mesh, options.points = folder / "mesh.glb", folder / "points.ply"
     _require_ending(options.mesh, (".glb", ".ply"), "--mesh")
     _require_ending(options.points, (".ply",), "--points")

@@ -13,7 +13,7 @@ from tyro.conf import Positional
 @dataclass
 class Options:
     run: Annotated[Path, Positional]
-    """Run folder that `fields train` wrote."""
+    """Run folder that `fields train` wrote, or a .slim file."""
     path: str = "auto"
     """orbit, spiral, interpolate (through the training cameras), test, train, or a nerfstudio camera path file.
     auto: orbit where the cameras stood all around, else spiral."""
@@ -36,12 +36,12 @@ class Options:
 def main(arguments: list[str]) -> int:
     options = parse(arguments, Options, "fields render", "Renders images and videos of a run along a camera path.")
 
-    from fields.io.run import load, load_config
+    from fields.io.run import load, load_config, results_folder
 
     config = load_config(options.run)
     field = load(options.run, choose_device(options.device))
     cameras, fps, name = _cameras(options, config, field)
-    out = options.out or options.run / "renders" / name
+    out = options.out or results_folder(options.run) / "renders" / name
     write_path(field, cameras, out, fps, options.images)
     print(
         f"{len(cameras)} frames: {out / 'rgb.mp4'}, {out / 'depth.mp4'}"

@@ -11,6 +11,8 @@ checkpoints/        what `--resume` needs
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +36,10 @@ def save_field(folder: Path, field: Any, name: str, settings: dict, scene: dict)
 
 
 def load_config(folder: str | Path) -> dict[str, Any]:
-    """config.json of a run folder, checked for being one."""
+    """config.json of a run folder, checked for being one; of a model in a single file, what it has in its place."""
     folder = Path(folder)
+    if opener := _opener(folder):
+        return opener(folder)[1]
     config = read_json(folder / "config.json")
     if not isinstance(config, dict) or not {"schema", "method", "field"} <= config.keys():
         raise CheckpointError(
@@ -50,12 +54,14 @@ def load_config(folder: str | Path) -> dict[str, Any]:
 
 
 def load(folder: str | Path, device: str | torch.device = "cpu") -> torch.nn.Module:
-    """A trained field from its run folder, in evaluation mode. Runs no code from the files.
+    """A trained field from its run folder or .slim file, in evaluation mode. Runs no code from the files.
 
     Raises:
         CheckpointError: a folder that is not a run, or a model that is damaged or does not fit its config.
     """
     folder = Path(folder)
+    if opener := _opener(folder):
+        return opener(folder)[0].to(device)
     config = load_config(folder)
     tensors, _ = read_tensors(folder / "model.safetensors")
     try:
@@ -69,6 +75,19 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> torch.nn.Mod
             f"{folder}: model.safetensors does not fit config.json ({reason}). Restore the folder from a copy."
         ) from None
     return field.to(device).eval().requires_grad_(False)
+
+
+def _opener(path: Path) -> Callable[[Path], tuple[torch.nn.Module, dict[str, Any]]] | None:
+    """What reads a model in a single file: the entry point of the group `fields.files` named like its ending."""
+    if path.is_dir():
+        return None
+    found = entry_points(group="fields.files", name=path.suffix[1:].lower())
+    return next(iter(found)).load() if found else None
+
+
+def results_folder(run: Path) -> Path:
+    """Where what is made of a run goes: its folder; of a single file, the folder beside it that is named like it."""
+    return run.with_suffix("") if _opener(run) else run
 
 
 def scene_of(folder: Path, config: dict, path: Path | None = None, downscale: int | None = None) -> Scene:

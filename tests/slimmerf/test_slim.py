@@ -1,0 +1,199 @@
+"""A field as a file: what comes back, at every level, and through every command."""
+
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+from fields.apps.cli import main
+from fields.apps.common import demo_scene
+
+import fields
+from fields.data import load_scene
+from fields.errors import CheckpointError, ConfigError
+from fields.io.atomic import read_json
+from fields.io.run import load, load_config, save_field
+from fields.methods import method
+from fields.slimmerf import container
+from fields.slimmerf.field import cut
+from fields.slimmerf.slim import DEFAULT_STEPS, LAYERS, Steps, from_slim, order, to_slim
+from fields.slimmerf.training import SlimmerfTraining
+from fields.strivec.field import Strivec
+from fields.tensorf.field import TensoRF
+from fields.training.evaluation import evaluate
+
+FINE = Steps(1e-4, 1e-5)
+RUN = {"schema": 1, "method": "slimmerf", "settings": {}, "scene": {}}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The run folder of a short training on the demo: enough to see something."""
+    config = replace(method("slimmerf").configure("fast").scaled(80), rays=512, density_rank=4, appearance_rank=8,
+                     voxels=(32**3, 48**3), density_shift=-4.0)  # fmt: skip
+    scene = load_scene(demo_scene())
+    training = SlimmerfTraining(config, scene, 0)
+    for i in range(config.iterations):
+        training.step(i)
+    folder = tmp_path_factory.mktemp("run")
+    where = {"path": str(scene.path), "format": scene.format, "downscale": 1,
+             "world_from_input": scene.world_from_input.tolist(), "cameras": None}  # fmt: skip
+    save_field(folder, training.field, "slimmerf", {}, where)
+    return folder
+
+
+def points(n=500):
+    x = torch.rand(n, 3) * 2 - 1
+    return x, torch.nn.functional.normalize(torch.randn(n, 3), dim=-1)
+
+
+def test_with_fine_steps_the_field_comes_back(trained):
+    field = load(trained)
+    again = from_slim(container.read(to_slim(field, FINE, RUN)))
+    x, d = points()
+    assert type(again) is type(field) and torch.equal(again.occupied, field.occupied)
+    torch.testing.assert_close(again.density_feature(x), field.density_feature(x), rtol=1e-2, atol=2e-2)
+    # Columns of the basis have 7 bits, the network about 6.
+    torch.testing.assert_close(again.colour(x, d), field.colour(x, d), rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_fewer_ranks_are_the_file_of_the_cut_field(trained, ranks):
+    field = load(trained)
+    assert to_slim(field, FINE, RUN, ranks) == to_slim(cut(field, ranks, 2 * ranks), FINE, RUN)
+
+
+def test_every_level_is_a_field_and_bytes_only_grow(trained):
+    slim = container.read(to_slim(load(trained), DEFAULT_STEPS, RUN))
+    assert len(slim.table) == 4 * LAYERS
+    assert all(row["bytes"] > 0 for row in slim.table)
+    x, _ = points()
+    whole = from_slim(slim).density(x)
+    errors = [float((from_slim(slim, level).density(x) - whole).abs().mean()) for level in (1, 4, 10, 16, 19)]
+    assert errors == sorted(errors, reverse=True) and errors[0] > 0
+
+
+def test_the_order_gives_layers_and_ranks_in_turn():
+    levels = order(8)
+    assert len(set(levels)) == 8 * LAYERS
+    for rank, layer in levels:
+        before = levels[: levels.index((rank, layer))]
+        assert layer == 0 or (rank, layer - 1) in before
+        assert rank == 0 or (rank - 1, layer) in before
+
+
+def test_a_plain_tensorf_can_be_slimmed_too():
+    torch.manual_seed(0)
+    field = TensoRF(
+        aabb=[-1.0, -1, -1, 1, 1, 1], resolution=[9, 10, 11], near=1.0, far=6.0, density_rank=2, appearance_rank=6
+    )
+    again = from_slim(container.read(to_slim(field, FINE, RUN | {"method": "tensorf-vm"})))
+    x, _ = points()
+    assert type(again) is TensoRF
+    torch.testing.assert_close(again.density_feature(x), field.density_feature(x), rtol=1e-2, atol=1e-3)
+
+
+def test_what_cannot_be_a_file_says_so():
+    field = TensoRF(aabb=[-1.0, -1, -1, 1, 1, 1], resolution=[9, 10, 11], near=1.0, far=6.0, layout="cp")
+    with pytest.raises(ConfigError, match="planes × lines"):
+        to_slim(field, FINE, RUN)
+    field = TensoRF(
+        aabb=[-1.0, -1, -1, 1, 1, 1], resolution=[9, 9, 9], near=1.0, far=6.0, density_rank=4, appearance_rank=6
+    )
+    with pytest.raises(ConfigError, match="dealt out"):
+        to_slim(field, FINE, RUN)
+
+
+def test_hostile_contents_under_good_checksums(trained):
+    """Whatever the header and the levels say: a field or one clear error, and no more memory than a small file may ask."""
+    slim = container.read(to_slim(load(trained), DEFAULT_STEPS, RUN))
+    rng = random.Random(0)
+    absurd = [0, -1, 1, 3, 2**31, 1e300, float("nan"), None, "x", [], {}, True]
+    for _ in range(300):
+        model = {**slim.model, "field": dict(slim.model["field"])}
+        rows = [({k: v for k, v in row.items() if k in ("rank", "layer")}) for row in slim.table]
+        chunks = list(slim.chunks)
+        kind = rng.randrange(4)
+        if kind == 0:
+            model["field"][rng.choice(list(model["field"]))] = rng.choice(absurd)
+        elif kind == 1:
+            model[rng.choice(list(model))] = rng.choice(absurd)
+        elif kind == 2:
+            rng.choice(rows)[rng.choice(["rank", "layer"])] = rng.choice(absurd)
+        else:
+            at = rng.randrange(len(chunks))
+            part = bytearray(chunks[at])
+            for _ in range(rng.randrange(1, 4)):
+                part[rng.randrange(len(part))] = rng.randrange(256)
+            chunks[at] = bytes(part)
+        try:
+            from_slim(container.read(container.pack(model, list(zip(chunks, rows, strict=True)))))
+        except CheckpointError:
+            pass
+
+
+# ------------------------------------------------------------------------------------ commands
+
+
+def test_a_file_opens_where_a_run_does(trained, tmp_path, capsys):
+    out = tmp_path / "small.slim"
+    assert main(["slim", str(trained), "--budget", "60KB", "--out", str(out)]) == 0
+    assert out.stat().st_size <= 60_000
+    assert load_config(out)["method"] == "slimmerf"
+    scene = load_scene(demo_scene())
+    want = evaluate(fields.load(out), scene, scene.test).results["psnr"]
+    assert main(["eval", str(out)]) == 0
+    assert read_json(tmp_path / "small" / "metrics.json")["results"]["psnr"] == pytest.approx(want)
+    assert main(["render", str(out), "--frames", "2", "--size", "32", "32", "--path", "orbit"]) == 0
+    assert (tmp_path / "small" / "renders" / "orbit" / "rgb.mp4").exists()
+    assert main(["export", str(out), "--resolution", "24"]) == 0
+    assert (tmp_path / "small" / "exports" / "mesh.glb").exists()
+
+
+def test_cutting_and_upgrading(trained, tmp_path):
+    whole, small, rest = tmp_path / "whole.slim", tmp_path / "small.slim", tmp_path / "rest.part"
+    assert main(["slim", str(trained), "--out", str(whole)]) == 0
+    assert main(["slim", str(whole), "--budget", "60kB", "--out", str(small)]) == 0
+    data = whole.read_bytes()
+    assert data.startswith(small.read_bytes()) and len(data) > small.stat().st_size
+    rest.write_bytes(data[small.stat().st_size :])
+    assert main(["slim", "upgrade", str(small), str(rest)]) == 0
+    assert small.read_bytes() == data
+
+
+def test_the_curve(trained, tmp_path):
+    out = tmp_path / "a.slim"
+    assert main(["slim", str(trained), "--rank", "2", "--curve", "--psnr", "12", "--out", str(out)]) == 0
+    lines = (tmp_path / "curve.csv").read_text().splitlines()
+    assert lines[0] == "level,bytes,psnr,ssim" and len(lines) == 1 + 2 * LAYERS
+    assert (tmp_path / "curve.png").stat().st_size > 1000
+    levels = len(container.read(out).chunks)
+    psnr = [float(line.split(",")[2]) for line in lines[1:]]
+    assert psnr[levels - 1] >= 12 and all(p < 12 for p in psnr[: levels - 1])
+    scene = load_scene(demo_scene())
+    assert evaluate(load(out), scene, scene.test).results["psnr"] == pytest.approx(psnr[levels - 1], abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--budget", "10B"], "the first level takes"),
+        (["--budget", "much"], "write bytes, 500KB"),
+        (["--rank", "9"], "ranks 1 to 4"),
+        (["--psnr", "90"], "no level reaches it"),
+        (["--psnr", "20", "--budget", "1MB"], "one of them"),
+        (["--coarser", "0"], "0.01 to 100"),
+    ],
+)
+def test_what_makes_no_sense_says_so(trained, tmp_path, capsys, arguments, says):
+    assert main(["slim", str(trained), *arguments, "--out", str(tmp_path / "a.slim")]) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "a.slim").exists()
+
+
+def test_runs_of_other_methods_say_so(tmp_path, capsys):
+    field = Strivec(aabb=[-1.0, -1, -1, 1, 1, 1], near=1.0, far=6.0, low=[-1.0, -1, -1], spacing=[1.0], half_edge=[0.75],
+                    boxes=[1], knots=[3], density_rank=[2], appearance_rank=[2], occupancy_resolution=[4, 4, 4])  # fmt: skip
+    save_field(tmp_path / "run", field, "strivec", {}, {})
+    assert main(["slim", str(tmp_path / "run")]) == 2
+    assert "a run of strivec" in capsys.readouterr().err
