@@ -199,6 +199,7 @@ def _line_step(exponent: int) -> float:
 def _base(field: TensoRF) -> list[bytes]:
     """Occupancy and network: what every level needs."""
     parts = [_pack_occupancy(field.occupied.cpu())]
+    layer: Any
     for layer in field.decoder.mlp:
         weight = layer.weight.detach().cpu().numpy()
         size = float(np.sqrt(np.mean(weight.astype(np.float64) ** 2))) or 1.0
