@@ -118,6 +118,7 @@ def from_slim(slim: container.Slim, levels: int | None = None) -> TensoRF:
     try:
         return _build(slim.model, chunks, slim.table)
     except (
+        ConfigError,
         KeyError,
         TypeError,
         ValueError,
