@@ -49,6 +49,16 @@ def _kernels_for_gpus() -> bool:
     return True
 
 
+def open_run(run: Path, device: str) -> tuple[dict[str, Any], Any]:
+    """Config and field of a run folder or .slim file; says what is missing of it."""
+    from fields.io.run import load, load_config
+
+    config = load_config(run)
+    if note := config.get("note"):
+        print(note, file=sys.stderr)
+    return config, load(run, choose_device(device))
+
+
 def demo_scene() -> Path:
     """The embedded scene."""
     return shipped("assets") / "demo"

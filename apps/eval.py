@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from fields.apps.common import Progress, choose_device, parse
+from fields.apps.common import Progress, open_run, parse
 from tyro.conf import Positional
 
 
@@ -29,13 +29,11 @@ def main(arguments: list[str]) -> int:
 
     from fields.errors import DataError
     from fields.io.atomic import read_json, write_json
-    from fields.io.run import load, load_config, results_folder, scene_of
+    from fields.io.run import results_folder, scene_of
     from fields.training.evaluation import evaluate
 
-    device = choose_device(options.device)
-    config = load_config(options.run)
-    field = load(options.run, device)
-    scene = scene_of(options.run, config, options.data, options.downscale).to(device)
+    config, field = open_run(options.run, options.device)
+    scene = scene_of(options.run, config, options.data, options.downscale).to(field.aabb.device)
     split = getattr(scene, options.split)
     if not len(split):
         raise DataError(f"{scene.path}: has no {options.split} images. Choose the other --split.")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from fields.apps.common import Progress, choose_device, parse
+from fields.apps.common import Progress, open_run, parse
 from tyro.conf import Positional
 
 
@@ -33,23 +33,21 @@ class Options:
 
 def main(arguments: list[str]) -> int:
     options = parse(arguments, Options, "fields export", "Writes the surface of a run as a mesh and as a point cloud.")
-    from fields.io.run import results_folder
-
     if options.mesh is None and options.points is None:
+        from fields.io.run import results_folder
+
         folder = results_folder(options.run) / "exports"
         options.mesh, options.points = folder / "mesh.glb", folder / "points.ply"
     _require_ending(options.mesh, (".glb", ".ply"), "--mesh")
     _require_ending(options.points, (".ply",), "--points")
 
     from fields.errors import ConfigError
-    from fields.io.run import load, load_config
     from fields.paths import from_json
     from fields.radiance import RadianceField
 
-    config = load_config(options.run)
+    config, field = open_run(options.run, options.device)
     scene = config.get("scene", {})
     into_frame, facts = _frame(options, scene)
-    field = load(options.run, choose_device(options.device))
     if not isinstance(field, RadianceField):
         raise ConfigError(f"{options.run}: a field of {config['method']} has no density to find a surface in.")
     cameras = from_json(scene.get("cameras", {}))

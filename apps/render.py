@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from fields.apps.common import Progress, choose_device, parse
+from fields.apps.common import Progress, open_run, parse
 from tyro.conf import Positional
 
 
@@ -36,10 +36,9 @@ class Options:
 def main(arguments: list[str]) -> int:
     options = parse(arguments, Options, "fields render", "Renders images and videos of a run along a camera path.")
 
-    from fields.io.run import load, load_config, results_folder
+    from fields.io.run import results_folder
 
-    config = load_config(options.run)
-    field = load(options.run, choose_device(options.device))
+    config, field = open_run(options.run, options.device)
     cameras, fps, name = _cameras(options, config, field)
     out = options.out or results_folder(options.run) / "renders" / name
     write_path(field, cameras, out, fps, options.images)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from fields.apps.common import Progress, parse
+from fields.apps.common import Progress, open_run, parse
 from tyro.conf import Positional
 
 
@@ -46,7 +47,6 @@ def main(arguments: list[str]) -> int:
     options = parse(arguments, Options, "fields slim", "Writes a trained field as a .slim file of any size.")
 
     from fields.errors import ConfigError
-    from fields.io.atomic import write_atomically
     from fields.io.run import results_folder
     from fields.slimmerf import container
 
@@ -55,26 +55,22 @@ def main(arguments: list[str]) -> int:
     budget = _bytes(options.budget) if options.budget else None
     data, name = _whole(options)
     slim = container.read(data)
+    rows = _measure(options, slim) if options.curve or options.psnr is not None else []
     level = len(slim.chunks)
-    rows: list[dict] = []
     if budget is not None:
         level = sum(row["end"] <= budget for row in slim.table[:level])
-    if options.curve or options.psnr is not None:
-        rows = _measure(options, slim)
+        if not level:
+            least = slim.table[0]["end"]
+            raise ConfigError(f"--budget {options.budget}: the first level takes {least} bytes. Allow more.")
     if options.psnr is not None:
-        reached = [i for i, row in enumerate(rows, 1) if row["psnr"] >= options.psnr]
-        if not reached:
+        level = next((row["level"] for row in rows if row["psnr"] >= options.psnr), 0)
+        if not level:
             best = max(row["psnr"] for row in rows)
             raise ConfigError(
                 f"--psnr {options.psnr:g}: no level reaches it, the best has {best:.2f} dB. Ask for less."
             )
-        level = reached[0]
-    if level < 1:
-        least = slim.table[0]["end"]
-        raise ConfigError(f"--budget {options.budget}: the first level takes {least} bytes. Allow more.")
     out = options.out or results_folder(options.run) / "exports" / f"{name}.slim"
-    size = slim.table[level - 1]["end"]
-    write_atomically(out, lambda file: file.write_bytes(data[:size]))
+    size = container.cut(data, level, out)
     if options.curve:
         _write_curve(out, rows)
     score = f", {rows[level - 1]['psnr']:.2f} dB" if rows else ""
@@ -87,23 +83,20 @@ def main(arguments: list[str]) -> int:
 
 def _whole(options: Options) -> tuple[bytes, str]:
     """All levels, and the scene's name."""
-    from fields.errors import CheckpointError, ConfigError
-    from fields.io.run import load, load_config
+    from fields.errors import ConfigError
+    from fields.slimmerf import container
     from fields.slimmerf.slim import DEFAULT_STEPS, to_slim
     from fields.tensorf.field import TensoRF
 
     if not 0.01 <= options.coarser <= 100:
         raise ConfigError(f"--coarser is {options.coarser:g}; it can be 0.01 to 100.")
+    if options.run.is_file() and (options.rank is not None or options.coarser != 1):
+        raise ConfigError(f"{options.run}: --rank and --coarser need the run folder. Cut a file by --budget or --psnr.")
     if options.run.is_file():
-        if options.rank is not None:
-            raise ConfigError(
-                f"--rank {options.rank}: ranks are chosen from a run folder. Cut a file by --budget or --psnr."
-            )
-        try:
-            return options.run.read_bytes(), options.run.stem
-        except OSError as error:
-            raise CheckpointError(f"{options.run}: cannot be read ({error.strerror}). Check the file.") from None
-    config, field = load_config(options.run), load(options.run)
+        if note := container.read(options.run).note:
+            print(note, file=sys.stderr)
+        return container.bytes_of(options.run), options.run.stem
+    config, field = open_run(options.run, "cpu")
     if not isinstance(field, TensoRF):
         raise ConfigError(f"{options.run}: a run of {config['method']}. Give one of slimmerf or tensorf-vm.")
     if options.rank is not None and not 1 <= options.rank <= (have := field.density_grid.channels // 3):
@@ -168,5 +161,6 @@ def _upgrade(options: Upgrade) -> int:
 
     out = options.out or options.small
     slim = container.upgrade(options.small, options.rest, out)
-    print(f"{out}: {len(slim.chunks)} of {len(slim.table)} levels" + (f" ({slim.note})" if slim.note else ""))
+    print(f"{out}: {len(slim.chunks)} of {len(slim.table)} levels")
+    print(f"Next: fields eval {out}")
     return 0

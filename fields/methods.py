@@ -12,10 +12,28 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import fields
 from fields.errors import ConfigError
+
+
+class Schedule:
+    """Settings of a training that goes through milestones: what a method's dataclass inherits."""
+
+    iterations: int
+    milestones: ClassVar[tuple[str, ...]] = ()
+    """Names of the settings that are iterations, or tuples of them."""
+
+    def scaled(self, iterations: int) -> Self:
+        """The same schedule in another number of iterations: every milestone moves in proportion."""
+        ratio = iterations / self.iterations
+
+        def moved(at: Any) -> Any:
+            return tuple(map(moved, at)) if isinstance(at, tuple) else max(1, round(at * ratio))
+
+        changes = {name: moved(getattr(self, name)) for name in self.milestones}
+        return dataclasses.replace(self, iterations=iterations, **changes)  # type: ignore[type-var]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ checkpoints/        what `--resume` needs
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -38,8 +37,8 @@ def save_field(folder: Path, field: Any, name: str, settings: dict, scene: dict)
 def load_config(folder: str | Path) -> dict[str, Any]:
     """config.json of a run folder, checked for being one; of a model in a single file, what it has in its place."""
     folder = Path(folder)
-    if opener := _opener(folder):
-        return opener(folder)[1]
+    if reader := _reader(folder):
+        return reader.load_config(folder)
     config = read_json(folder / "config.json")
     if not isinstance(config, dict) or not {"schema", "method", "field"} <= config.keys():
         raise CheckpointError(
@@ -60,8 +59,8 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> torch.nn.Mod
         CheckpointError: a folder that is not a run, or a model that is damaged or does not fit its config.
     """
     folder = Path(folder)
-    if opener := _opener(folder):
-        return opener(folder)[0].to(device)
+    if reader := _reader(folder):
+        return reader.load(folder).to(device)
     config = load_config(folder)
     tensors, _ = read_tensors(folder / "model.safetensors")
     try:
@@ -77,8 +76,9 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> torch.nn.Mod
     return field.to(device).eval().requires_grad_(False)
 
 
-def _opener(path: Path) -> Callable[[Path], tuple[torch.nn.Module, dict[str, Any]]] | None:
-    """What reads a model in a single file: the entry point of the group `fields.files` named like its ending."""
+def _reader(path: Path) -> Any:
+    """The module with `load` and `load_config` for a model in a single file: the entry point of the group `fields.files`
+    that is named like its ending."""
     if path.is_dir():
         return None
     found = entry_points(group="fields.files", name=path.suffix[1:].lower())
@@ -87,7 +87,7 @@ def _opener(path: Path) -> Callable[[Path], tuple[torch.nn.Module, dict[str, Any
 
 def results_folder(run: Path) -> Path:
     """Where what is made of a run goes: its folder; of a single file, the folder beside it that is named like it."""
-    return run.with_suffix("") if _opener(run) else run
+    return run.with_suffix("") if run.is_file() else run
 
 
 def scene_of(folder: Path, config: dict, path: Path | None = None, downscale: int | None = None) -> Scene:

@@ -53,7 +53,7 @@ def decode(data: Sequence[bytes], shape: tuple[int, ...], step: float, layers: i
         for more in data[1:]:
             numbers = _unpack_more(more, numbers)
     except (ValueError, AssertionError, IndexError) as error:
-        raise CheckpointError(f"A level cannot be decoded ({error}). Copy the file again from its source.") from None
+        raise CheckpointError(f"a layer cannot be decoded: {error}") from None
     step *= 2 ** (layers - len(data))
     values = [np.sign(n) * (np.abs(n) + _CENTRE) * step for n in numbers]
     return _assemble([v.reshape(s) for v, s in zip(values, shapes, strict=True)], shape).astype(np.float32)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 from fields.errors import ConfigError
 from fields.methods import Method
@@ -13,6 +13,8 @@ from fields.tensorf.config import TensorfConfig
 @dataclass
 class SlimmerfConfig(TensorfConfig):
     """A TensoRF whose first ranks are a field of their own, and how it is trained."""
+
+    milestones: ClassVar = (*TensorfConfig.milestones, "unlock_from", "unlock_every")
 
     growth: Literal["nested", "clock", "paper"] = "nested"
     """clock: ranks are unlocked one after the other at fixed times. nested: and every iteration also trains a random cut on
@@ -42,16 +44,6 @@ class SlimmerfConfig(TensorfConfig):
             raise ConfigError(f"cuts is {self.cuts}; parts of the ranks are above 0 and at most 1.")
         if self.unlock_every < 1:
             raise ConfigError(f"unlock_every is {self.unlock_every}; it must be positive.")
-
-    def scaled(self, iterations: int) -> SlimmerfConfig:
-        ratio = iterations / self.iterations
-        scaled = super().scaled(iterations)
-        assert isinstance(scaled, SlimmerfConfig)
-        return replace(
-            scaled,
-            unlock_from=max(1, round(self.unlock_from * ratio)),
-            unlock_every=max(1, round(self.unlock_every * ratio)),
-        )
 
 
 SLIMMERF = Method(

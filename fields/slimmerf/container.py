@@ -33,6 +33,8 @@ _MOST_CHUNKS = 4096
 class Slim:
     """What could be read."""
 
+    name: str
+    """The file, for messages."""
     model: dict[str, Any]
     """The model's plain data."""
     table: list[dict[str, Any]]
@@ -43,11 +45,6 @@ class Slim:
     """What is missing, and why; empty if nothing is."""
     start: int
     """Bytes before the first chunk."""
-
-
-def write(path: Path, model: dict[str, Any], chunks: list[tuple[bytes, dict[str, Any]]]) -> None:
-    """Writes a file, atomically. Args: `chunks` are payloads, each with plain data for its row of the table."""
-    write_atomically(path, lambda file: file.write_bytes(pack(model, chunks)))
 
 
 def pack(model: dict[str, Any], chunks: list[tuple[bytes, dict[str, Any]]]) -> bytes:
@@ -84,10 +81,7 @@ def _open(source: str | Path | bytes | BinaryIO, most: int | None) -> tuple[str,
             return str(source), urlopen(Request(str(source), headers=headers), timeout=30)
         return str(source), Path(source).open("rb")
     except (OSError, URLError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise CheckpointError(
-            f"{source}: cannot be read ({reason}). Give a .slim file that `fields slim` wrote."
-        ) from None
+        raise _unreadable(source, error) from None
 
 
 def _exactly(stream: BinaryIO, n: int) -> bytes:
@@ -139,14 +133,14 @@ def _read(name: str, take: Callable[[int], bytes], most: int | None) -> Slim:
         if len(data) < row["bytes"] or zlib.crc32(data) != row["crc32"]:
             whole = len(data) == row["bytes"]
             why = "is damaged" if whole else "is not there whole"
-            note = f"level {i + 1} of {len(table)} {why}: it and what builds on it are left out"
+            note = f"{name}: level {i + 1} of {len(table)} {why}; it and what builds on it are left out"
             if not i and whole:
                 raise CheckpointError(f"{name}: its first level is damaged. Copy it again from its source.")
             break
         chunks.append(data)
     if not chunks:
         raise too_short
-    return Slim(model, table, chunks, note, begin)
+    return Slim(name, model, table, chunks, note, begin)
 
 
 def _header(name: str, deflated: bytes, check: bytes) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -170,19 +164,31 @@ def _count(value: object) -> bool:
     return type(value) is int and 0 <= value < 1 << 40
 
 
-def cut(source: str | Path, out: Path, level: int) -> int:
+def cut(data: bytes, level: int, out: Path) -> int:
     """Writes the first `level` chunks of a file, its own first bytes, and returns how many bytes they are.
 
     Raises:
         CheckpointError: the file has no such level whole.
     """
-    slim = read(source)
+    slim = read(data)
     if not 1 <= level <= len(slim.chunks):
-        raise CheckpointError(f"{source}: has the levels 1 to {len(slim.chunks)}, not {level}.")
+        raise CheckpointError(f"{slim.name}: has the levels 1 to {len(slim.chunks)}, not {level}.")
     end = slim.table[level - 1]["end"]
-    data = Path(source).read_bytes()[:end]
-    write_atomically(out, lambda file: file.write_bytes(data))
+    write_atomically(out, lambda file: file.write_bytes(data[:end]))
     return end
+
+
+def bytes_of(path: Path) -> bytes:
+    """A whole file. Raises CheckpointError where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(source: str | Path, error: Exception) -> CheckpointError:
+    reason = getattr(error, "strerror", None) or str(error)
+    return CheckpointError(f"{source}: cannot be read ({reason}). Give a .slim file that `fields slim` wrote.")
 
 
 def upgrade(small: Path, rest: Path, out: Path) -> Slim:
@@ -193,8 +199,7 @@ def upgrade(small: Path, rest: Path, out: Path) -> Slim:
     Raises:
         CheckpointError: they do not belong together, or nothing is gained.
     """
-    first, more = small.read_bytes(), rest.read_bytes()
-    have = read(first)
+    first, more, have = bytes_of(small), bytes_of(rest), read(small)
     end = have.table[len(have.chunks) - 1]["end"]
     joined = more if more[: have.start] == first[: have.start] else first[:end] + more
     try:

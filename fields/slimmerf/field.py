@@ -26,6 +26,7 @@ class SlimmeRF(TensoRF):
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.ranks = self.density_grid.channels // 3
+        self.per_rank = self.appearance_grid.channels // self.density_grid.channels
         self.shown = self.ranks
 
     @contextmanager
@@ -37,18 +38,16 @@ class SlimmeRF(TensoRF):
         finally:
             self.shown = before
 
-    def density_feature(self, x: Tensor) -> Tensor:
-        if self.shown == self.ranks:
-            return super().density_feature(x)
-        return self.density_grid(x, "sum", first=self.shown)
+    @property
+    def density_shown(self) -> int | None:  # type: ignore[override]
+        return None if self.shown == self.ranks else self.shown
 
     def colour(self, x: Tensor, directions: Tensor) -> Tensor:
         if self.shown == self.ranks:
             return super().colour(x, directions)
-        of_all = self.appearance_grid.channels // 3
-        count = self.shown * of_all // self.ranks
-        products = self.appearance_grid(x, first=count)
-        return self.decoder(products, directions, self.decoder.basis.weight[:, first_columns(of_all, count)])
+        count = self.shown * self.per_rank
+        basis = self.decoder.basis.weight[:, first_columns(self.ranks * self.per_rank, count)]
+        return self.decoder(self.appearance_grid(x, first=count), directions, basis)
 
 
 def first_columns(of_all: int, count: int) -> Tensor:

@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fields.errors import CheckpointError, ConfigError
+from fields.core.decoder import encoded_width
+from fields.errors import CheckpointError, ConfigError, FieldsError
 from fields.methods import method
 from fields.slimmerf import container
 from fields.slimmerf.codec import decode, encode
-from fields.slimmerf.field import SlimmeRF
 from fields.tensorf.field import TensoRF
 from fields.tensors import FactorisedGrid
 
@@ -33,9 +33,9 @@ _LINE = 0.25  # step of a line, of its plane's step over its plane's root mean s
 _NETWORK = 1 / 24  # step of a matrix of the network, of its root mean square
 _MOST_OCCUPANCY = 1 << 24  # cells
 _LZMA: dict[str, Any] = {"format": lzma.FORMAT_RAW, "filters": [{"id": lzma.FILTER_LZMA2, "preset": 9}]}
-_RANKS_PER_LAYER = 1.5  # how many layers later the last rank begins than the first
 LAYERS = 5
-_MOST_NUMBERS = 1 << 28  # of all factors: what a file may ask memory for
+_LATER = 1.5  # how many layers later the last rank begins than the first would
+_MOST_NUMBERS = 1 << 28  # of a field: what a file may ask memory for
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ DEFAULT_STEPS = Steps(0.125, 0.01)
 def order(ranks: int) -> list[tuple[int, int]]:
     """(rank, layer) of every level: coarse before fine, and first ranks before last ones."""
     levels = [(rank, layer) for rank in range(ranks) for layer in range(LAYERS)]
-    return sorted(levels, key=lambda level: (level[1] + _RANKS_PER_LAYER * level[0] / ranks, level[1]))
+    return sorted(levels, key=lambda level: (level[1] + _LATER * level[0] / ranks, level[1]))
 
 
 def to_slim(field: TensoRF, steps: Steps, run: dict[str, Any], ranks: int | None = None) -> bytes:
@@ -92,20 +92,32 @@ def to_slim(field: TensoRF, steps: Steps, run: dict[str, Any], ranks: int | None
 
 
 def _code_rank(field: TensoRF, rank: int, each: int, steps: Steps) -> list[list[bytes]]:
-    """Parts of every layer of a rank: of the first, lines, columns of the basis, and planes; of the others, planes."""
-    basis = field.decoder.basis.weight.detach().cpu()
-    basis = basis.view(len(basis), 3, -1)[:, :, each * rank : each * (rank + 1)]
+    """Parts of every layer of a rank: of the first, columns of the basis, lines, and planes; of the others, planes."""
+    basis = _columns(field, rank, each).cpu()
     lengths = basis.norm(dim=0).clamp(min=1e-9)
+    lines, planes = [], []
+    for grid, mode, at, step in _components(field, rank, each, steps):
+        scale = 1.0 if grid is field.density_grid else float(lengths[mode, at - each * rank])
+        line, plane = _code_component(grid, mode, at, scale, step)
+        lines.append(line)
+        planes.append(plane)
     columns = (basis / lengths * 127).round().to(torch.int8).numpy().tobytes()
-    lines, planes = [columns], []
+    layers = [[plane[layer] for plane in planes] for layer in range(LAYERS)]
+    return [[columns, *lines, *layers[0]], *layers[1:]]
+
+
+def _components(field: TensoRF, rank: int, each: int, steps: Steps) -> Iterator[tuple[FactorisedGrid, int, int, float]]:
+    """Grid, mode, number and step of what makes up a rank, in the order of the file."""
     for mode in range(3):
-        for c in range(-1, each):
-            grid, at = (field.density_grid, rank) if c < 0 else (field.appearance_grid, each * rank + c)
-            step = steps.density if c < 0 else steps.appearance
-            line, plane = _component(grid, mode, at, 1.0 if c < 0 else float(lengths[mode, c]), step)
-            lines.append(line)
-            planes.append(plane)
-    return [(lines if layer == 0 else []) + [plane[layer] for plane in planes] for layer in range(LAYERS)]
+        yield field.density_grid, mode, rank, steps.density
+        for c in range(each * rank, each * (rank + 1)):
+            yield field.appearance_grid, mode, c, steps.appearance
+
+
+def _columns(field: TensoRF, rank: int, each: int) -> Tensor:
+    """(features, 3, each): what of the basis matrix is a rank's, by mode."""
+    weight: Tensor = field.decoder.basis.weight.detach()
+    return weight.view(len(weight), 3, -1)[:, :, each * rank : each * (rank + 1)]
 
 
 def from_slim(slim: container.Slim, levels: int | None = None) -> TensoRF:
@@ -114,30 +126,32 @@ def from_slim(slim: container.Slim, levels: int | None = None) -> TensoRF:
     Raises:
         CheckpointError: a file whose contents do not fit its header.
     """
-    chunks = slim.chunks[:levels]
     try:
-        return _build(slim.model, chunks, slim.table)
+        return _build(slim.model, slim.chunks[:levels], slim.table)
     except (
-        ConfigError,
-        KeyError,
+        FieldsError,
+        ArithmeticError,
+        LookupError,
         TypeError,
         ValueError,
         RuntimeError,
-        IndexError,
-        OverflowError,
-        lzma.LZMAError,
         EOFError,
+        lzma.LZMAError,
     ) as error:
         raise CheckpointError(
-            f"The .slim file does not hold what its header says ({error}). Copy it again from its source."
+            f"{slim.name}: does not hold what its header says ({error}). Copy it again from its source."
         ) from None
 
 
-def load(source: str | Path | bytes | BinaryIO, most: int | None = None) -> tuple[TensoRF, dict[str, Any]]:
-    """The best field in the first `most` bytes of a .slim file, on the CPU, and its config, like that of a run folder."""
-    slim = container.read(source, most)
-    field = from_slim(slim)
-    return field.eval().requires_grad_(False), slim.model | {"field": field.constructor_arguments(), "note": slim.note}
+def load(source: str | Path | bytes | BinaryIO, most: int | None = None) -> TensoRF:
+    """The best field in the first `most` bytes of a .slim file, on the CPU and in evaluation mode."""
+    return from_slim(container.read(source, most)).eval().requires_grad_(False)
+
+
+def load_config(source: str | Path | bytes | BinaryIO) -> dict[str, Any]:
+    """What config.json of a run folder says, of the whole model; and a "note" where the file lacks some of it."""
+    slim = container.read(source)
+    return slim.model | {"note": slim.note}
 
 
 # ---------------------------------------------------------------------------------------- parts of a chunk
@@ -179,7 +193,7 @@ def _parts(chunk: bytes, count: int) -> Iterator[bytes]:
         at += n
 
 
-def _component(grid: FactorisedGrid, mode: int, at: int, scale: float, step: float) -> tuple[bytes, list[bytes]]:
+def _code_component(grid: FactorisedGrid, mode: int, at: int, scale: float, step: float) -> tuple[bytes, list[bytes]]:
     """The coded line, and the layers of the plane."""
     plane, line = (grid.factors[2 * mode + k].detach()[..., at].cpu().double().numpy() for k in (0, 1))
     size = float(np.sqrt(np.mean(line**2))) or 1.0
@@ -226,56 +240,56 @@ def _unpack_occupancy(data: bytes) -> Tensor:
 
 
 def _build(model: dict[str, Any], chunks: list[bytes], table: list[dict[str, Any]]) -> TensoRF:
-    arguments, (density_step, appearance_step) = dict(model["field"]), (float(s) for s in model["steps"])
-    layers, all_ranks = model["layers"], arguments["density_rank"]
-    if not (0 < density_step < math.inf and 0 < appearance_step < math.inf and 0 < layers <= 32):
+    arguments, steps, all_layers = dict(model["field"]), Steps(*map(float, model["steps"])), model["layers"]
+    if not (0 < steps.density < math.inf and 0 < steps.appearance < math.inf and 0 < all_layers <= 32):
         raise ValueError("its steps make no sense")
-    each = arguments["appearance_rank"] // all_ranks
-    got: dict[int, list[list[bytes]]] = {}
+    each = arguments["appearance_rank"] // arguments["density_rank"]
+    count = 3 * (1 + each)
+    in_base = 1 + 2 * (3 if arguments["decoder"] == "mlp" else 0)
     base: list[bytes] = []
-    network = 3 if arguments["decoder"] == "mlp" else 0
-    for i, (chunk, row) in enumerate(zip(chunks, table, strict=False)):
-        layer, of_rank = row["layer"], got.setdefault(row["rank"], [])
-        count = 3 * (1 + each)
-        wanted = (1 + 2 * network if i == 0 else 0) + (1 + count if layer == 0 else 0) + count
-        parts = list(_parts(chunk, wanted))
-        if i == 0:
-            base, parts = parts[: 1 + 2 * network], parts[1 + 2 * network :]
-        if layer != len(of_rank):
+    ranks: dict[int, list[list[bytes]]] = {}
+    for chunk, row in zip(chunks, table, strict=False):
+        layer, layers = row["layer"], ranks.setdefault(row["rank"], [])
+        if layer != len(layers):
             raise ValueError("a layer comes before the one above it")
-        of_rank.append(parts)
-    ranks = len(got)
-    if sorted(got) != list(range(ranks)) or ranks > all_ranks:
+        parts = list(_parts(chunk, (0 if base else in_base) + (1 + count if layer == 0 else 0) + count))
+        if not base:
+            base, parts = parts[:in_base], parts[in_base:]
+        layers.append(parts)
+    if sorted(ranks) != list(range(len(ranks))):
         raise ValueError("a rank comes before the one before it")
-    x, y, z = (int(n) for n in arguments["resolution"])
-    if min(x, y, z) < 2 or (x * y + x * z + y * z + x + y + z) * ranks * (1 + each) > _MOST_NUMBERS:
-        raise ValueError(f"a field of {x} × {y} × {z} knots")
-    if not all(0 < int(arguments[name]) <= 4096 for name in ("feature_dim", "hidden", "frequencies")):
-        raise ValueError("a network of no size")
-    loaded = method(str(model["method"])).load_field()
-    kind = loaded if issubclass(loaded, TensoRF) else SlimmeRF
-    arguments |= {"density_rank": ranks, "appearance_rank": each * ranks, "occupancy_resolution": [2, 2, 2]}
+    arguments |= {"density_rank": len(ranks), "appearance_rank": each * len(ranks), "occupancy_resolution": [2, 2, 2]}
+    _check_size(arguments)
+    kind = method(str(model["method"])).load_field()
+    if not issubclass(kind, TensoRF):
+        raise ValueError(f"a field of {model['method']}")
     field = kind(**arguments)
     with torch.no_grad():
         field.occupied = _unpack_occupancy(base[0])
-        basis_weight: Tensor = field.decoder.basis.weight
-        for layer_of_network, (weight, bias) in zip(
-            field.decoder.mlp, zip(base[1::2], base[2::2], strict=True), strict=True
-        ):
-            _read_layer(layer_of_network, weight, bias)
-        basis = basis_weight.view(-1, 3, each * ranks)
-        for rank, of_rank in got.items():
-            first = of_rank[0]
-            columns, lines = first[0], first[1 : 2 + 3 * (1 + each) - 1]
-            planes = [first[1 + len(lines) :], *of_rank[1:]]
+        for layer, weight, bias in zip(field.decoder.mlp, base[1::2], base[2::2], strict=True):
+            _read_layer(layer, weight, bias)
+        for rank, (first, *more) in ranks.items():
+            columns, lines, planes = first[0], first[1 : 1 + count], [first[1 + count :], *more]
             some = torch.frombuffer(bytearray(columns), dtype=torch.int8).float() / 127
-            basis[:, :, each * rank : each * (rank + 1)] = some.view(-1, 3, each)
-            for k, line in enumerate(lines):
-                mode, c = divmod(k, 1 + each)
-                grid, at = (field.density_grid, rank) if c == 0 else (field.appearance_grid, each * rank + c - 1)
-                step = density_step if c == 0 else appearance_step
-                _read_component(grid, mode, at, line, [p[k] for p in planes], step, layers)
+            _columns(field, rank, each).copy_(some.view(-1, 3, each))
+            for (grid, mode, at, step), line, *of_plane in zip(
+                _components(field, rank, each, steps), lines, *planes, strict=True
+            ):
+                _read_component(grid, mode, at, line, of_plane, step, all_layers)
     return field
+
+
+def _check_size(arguments: dict[str, Any]) -> None:
+    """Raises ValueError for a field of no size, or of more numbers than a file may ask memory for."""
+    x, y, z = (int(n) for n in arguments["resolution"])
+    features, hidden, frequencies = (int(arguments[name]) for name in ("feature_dim", "hidden", "frequencies"))
+    if min(x, y, z) < 2 or min(features, hidden, frequencies) < 1:
+        raise ValueError("a field of no size")
+    components = arguments["density_rank"] + arguments["appearance_rank"]
+    factors = (x * y + x * z + y * z + x + y + z) * components
+    network = features * 3 * components + hidden * (encoded_width(features, frequencies, frequencies) + hidden + 3)
+    if factors + network > _MOST_NUMBERS:
+        raise ValueError(f"a field of {factors + network} numbers")
 
 
 def _read_layer(layer: Any, weight: bytes, bias: bytes) -> None:

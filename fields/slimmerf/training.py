@@ -28,7 +28,6 @@ class SlimmerfTraining(TensorfTraining):
     def __init__(self, config: SlimmerfConfig, scene: Scene, seed: int, field: TensoRF | None = None) -> None:
         super().__init__(config, scene, seed, field)
         self.unlocked_at, self.mse = 0, 0.0
-        self.per_rank = config.appearance_rank // config.density_rank
         if field is None:
             self.field.shown = 1
 
@@ -80,7 +79,7 @@ class SlimmerfTraining(TensorfTraining):
         field = self.field
         if field.shown == field.ranks:
             return
-        for grid, count in ((field.density_grid, field.shown), (field.appearance_grid, field.shown * self.per_rank)):
+        for grid, count in ((field.density_grid, field.shown), (field.appearance_grid, field.shown * field.per_rank)):
             for factor in grid.factors:
                 if factor.grad is not None:
                     factor.grad[..., count:] = 0

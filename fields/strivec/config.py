@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 from fields.errors import ConfigError
-from fields.methods import Method
+from fields.methods import Method, Schedule
 
 
 @dataclass
-class StrivecConfig:
+class StrivecConfig(Schedule):
     """A cloud of boxes on the scene's surface, each with a CP tensor of its own, and how it is trained."""
+
+    milestones: ClassVar = ("upsample_at", "replace_at")
 
     spacing: tuple[float, ...] = (0.2, 0.1)
     """Distance of box centres, per scale, coarse to fine; see `spacing_unit`."""
@@ -121,14 +123,6 @@ class StrivecConfig:
         if not found:
             raise ConfigError(f"parameters is {self.parameters!r}; write a number, 250k or 2M.")
         return round(float(found[1]) * {"": 1, "k": 1e3, "m": 1e6}[found[2].lower()])
-
-    def scaled(self, iterations: int) -> StrivecConfig:
-        """The same schedule in another number of iterations: every milestone moves in proportion."""
-        ratio = iterations / self.iterations
-        move = lambda at: tuple(max(1, round(i * ratio)) for i in at)  # noqa: E731
-        return replace(
-            self, iterations=iterations, upsample_at=move(self.upsample_at), replace_at=move(self.replace_at)
-        )
 
 
 STRIVEC = Method(

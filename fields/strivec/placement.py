@@ -25,8 +25,6 @@ from fields.training.pixels import PixelSampler
 
 _BATCH, _BATCHES = 8192, 24  # rays that look for visible cells: several per pixel of a small image's worth
 
-_STEPS, _POINTS = 150, 20_000  # of the imitation: a few seconds on two cores
-
 
 @torch.no_grad()
 def visible_cells(
@@ -114,26 +112,6 @@ def occupied_centres(box: Tensor, occupied: Tensor) -> Tensor:
     """(M, 3): centres of the occupied cells of a grid over the box, scene units."""
     cell = (box[3:] - box[:3]) / torch.tensor(occupied.shape, device=box.device)
     return box[:3] + (occupied.nonzero() + 0.5) * cell
-
-
-def imitate(field: RadianceField, coarse: RadianceField, optimiser: torch.optim.Optimizer) -> None:
-    """Fits the density of a field to that of a coarse one, at random points of its occupied cells.
-
-    A field that starts as noise has to find the geometry again, and from photographs it finds another: veils in front of
-    each camera.
-    """
-    cells = occupied_centres(field.aabb, field.occupied)
-    edge = (field.aabb[3:] - field.aabb[:3]) / torch.tensor(field.occupied.shape, device=cells.device)
-    for _ in range(_STEPS):
-        near = cells[torch.randint(len(cells), (_POINTS,), device=cells.device)]
-        points = near + (torch.rand_like(near) - 0.5) * edge
-        with torch.no_grad():
-            wanted = coarse.density_feature(coarse.normalise(points)) + coarse.density_shift
-        found = field.density_feature(field.normalise(points)) + field.density_shift
-        optimiser.zero_grad()
-        # Beyond these lie nothing and opacity: how far does not matter.
-        nn.functional.mse_loss(found.clamp(-12, 12), wanted.clamp(-10, 10)).backward()
-        optimiser.step()
 
 
 def lattice_cells(points: Tensor, low: Tensor, spacing: float) -> Tensor:

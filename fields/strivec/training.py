@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fields.core.box_adam import BoxAdam
 from fields.data.scene import Scene
+from fields.radiance import RadianceField
 from fields.strivec.config import StrivecConfig
 from fields.strivec.field import Strivec
 from fields.strivec.placement import (
     dilate,
     find_geometry,
-    imitate,
     knots_within,
     lattice_cells,
     occupied_centres,
@@ -23,6 +23,7 @@ from fields.training.pixels import rows_near_silhouettes
 from fields.training.radiance import TOO_EARLY, RadianceTraining
 
 _MOST_GROWTH = 4  # of the ranks, by whole multiples
+_STEPS, _POINTS = 150, 20_000  # of the imitation: a few seconds on two cores
 
 
 class StrivecTraining(RadianceTraining):
@@ -71,11 +72,8 @@ class StrivecTraining(RadianceTraining):
         for s, of_scale in enumerate(cells):
             setattr(field, f"cells_{s}", of_scale.int())
         if coarse is not None and c.imitate:
-            imitate(
-                field.to(scene.aabb.device),
-                coarse,
-                torch.optim.Adam(field.density_cloud.parameters(), c.rate_factors / 2),
-            )
+            vectors = field.to(scene.aabb.device).density_cloud.parameters()
+            imitate(field, coarse, torch.optim.Adam(vectors, c.rate_factors / 2))
         return field
 
     def _final_knots(self, field: Strivec) -> list[int]:
@@ -119,9 +117,9 @@ class StrivecTraining(RadianceTraining):
         """Forgets the cells that no ray sees anything in, and the boxes without a cell left."""
         field = self.field
         seen = visible_cells(field, self.pixels, self.config.visible_weight)
-        if not seen.any() and done < TOO_EARLY:
-            return
         if not seen.any():
+            if done < TOO_EARLY:
+                return
             raise self.nothing_left(f"after {done} iterations no training ray sees anything")
         field.occupied = dilate(seen) & field.occupied
         points = occupied_centres(field.aabb, seen)
@@ -136,3 +134,23 @@ class StrivecTraining(RadianceTraining):
         if not all(k.all() for k in kept):
             field.keep_boxes(kept)
             self.rebuild()
+
+
+def imitate(field: RadianceField, coarse: RadianceField, optimiser: torch.optim.Optimizer) -> None:
+    """Fits the density of a field to that of a coarse one, at random points of its occupied cells.
+
+    A field that starts as noise has to find the geometry again, and from photographs it finds another: veils in front of
+    each camera.
+    """
+    cells = occupied_centres(field.aabb, field.occupied)
+    edge = (field.aabb[3:] - field.aabb[:3]) / torch.tensor(field.occupied.shape, device=cells.device)
+    for _ in range(_STEPS):
+        near = cells[torch.randint(len(cells), (_POINTS,), device=cells.device)]
+        points = near + (torch.rand_like(near) - 0.5) * edge
+        with torch.no_grad():
+            wanted = coarse.density_feature(coarse.normalise(points)) + coarse.density_shift
+        found = field.density_feature(field.normalise(points)) + field.density_shift
+        optimiser.zero_grad()
+        # Beyond these lie nothing and opacity: how far does not matter.
+        nn.functional.mse_loss(found.clamp(-12, 12), wanted.clamp(-10, 10)).backward()
+        optimiser.step()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 from fields.errors import ConfigError
-from fields.methods import Method
+from fields.methods import Method, Schedule
 
 
 @dataclass
-class TensorfConfig:
+class TensorfConfig(Schedule):
     """A tensorial radiance field and how it is trained."""
+
+    milestones: ClassVar = ("upsample_at", "occupancy_at")
 
     layout: Literal["vm", "cp"] = "vm"
     """Decomposition: planes × lines (vm) or lines × lines × lines (cp)."""
@@ -76,13 +78,6 @@ class TensorfConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be positive.")
         if min(self.voxels) < 8:
             raise ConfigError(f"voxels is {self.voxels}; a grid has at least 8 cells.")
-
-    def scaled(self, iterations: int) -> TensorfConfig:
-        """The same schedule in another number of iterations: every milestone moves in proportion."""
-        ratio = iterations / self.iterations
-        move = lambda at: tuple(max(1, round(i * ratio)) for i in at)  # noqa: E731
-        upsample_at, occupancy_at = move(self.upsample_at), move(self.occupancy_at)
-        return replace(self, iterations=iterations, upsample_at=upsample_at, occupancy_at=occupancy_at)
 
 
 VM = Method(

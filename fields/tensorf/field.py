@@ -91,9 +91,12 @@ class TensoRF(RadianceField):
 
     # ------------------------------------------------------------------------------------ the field itself
 
+    density_shown: int | None = None
+    """How many density components of each mode are there; None: all."""
+
     def density_feature(self, x: Tensor) -> Tensor:
         """(N,) at normalised positions (N, 3): eq. 7."""
-        return self.density_grid(x, "sum")
+        return self.density_grid(x, "sum", first=self.density_shown)
 
     def colour(self, x: Tensor, directions: Tensor) -> Tensor:
         """sRGB colour (N, 3) at normalised positions (N, 3) seen along unit directions (N, 3): eq. 4."""
@@ -109,7 +112,7 @@ class TensoRF(RadianceField):
             return super().render_rays(origins, directions, background, jitter)
         behind = torch.ones(3, device=origins.device) if background is None else background
         seen = visible_samples(origins, directions, *self.span(origins, directions, jitter),
-                               self._clearance(self.occupied), self.aabb, list(self.density_grid.factors),
+                               self._clearance(self.occupied), self.aabb, self.density_grid.first(self.density_shown),
                                self.density_grid.layout, self.step_size, shift=self.density_shift,
                                scale=self.distance_scale, threshold=self.shading_threshold)  # fmt: skip
         colour = self.colour(seen.x, directions[seen.ray_indices])

@@ -60,8 +60,11 @@ class FactorisedGrid(nn.Module):
 
     def forward(self, x: Tensor, reduce: grids.Reduce = "concat", jacobian: bool = False, first: int | None = None):
         """Samples at x (N, 3) in [-1, 1], of the first channels of each mode or of all: see `fields.core.grids`."""
-        factors = list(self.factors) if first is None else [f[..., :first] for f in self.factors]
-        return grids._sample(x, factors, self.layout, reduce, jacobian)
+        return grids._sample(x, self.first(first), self.layout, reduce, jacobian)
+
+    def first(self, channels: int | None) -> list[Tensor]:
+        """The factors, of the first channels of each mode or of all."""
+        return list(self.factors) if channels is None else [f[..., :channels].contiguous() for f in self.factors]
 
     @torch.no_grad()
     def resample(self, resolution: Sequence[int]) -> None:

@@ -113,12 +113,11 @@ def test_other_files_say_so(tmp_path):
 
 def test_cut_is_a_copy_of_the_first_bytes(tmp_path):
     data, payloads = some_file()
-    (tmp_path / "a.slim").write_bytes(data)
-    size = container.cut(tmp_path / "a.slim", tmp_path / "b.slim", 3)
+    size = container.cut(data, 3, tmp_path / "b.slim")
     assert (tmp_path / "b.slim").read_bytes() == data[:size]
     assert container.read(tmp_path / "b.slim").chunks == payloads[:3]
     with pytest.raises(CheckpointError, match="levels 1 to 6, not 7"):
-        container.cut(tmp_path / "a.slim", tmp_path / "b.slim", 7)
+        container.cut(data, 7, tmp_path / "b.slim")
 
 
 @pytest.mark.parametrize("rest", ["longer", "missing"])
@@ -142,6 +141,15 @@ def test_what_does_not_belong_changes_nothing(tmp_path):
         with pytest.raises(CheckpointError, match="adds no level"):
             container.upgrade(small, more, small)
         assert small.read_bytes() == data[:end]
+
+
+def test_a_file_that_is_not_there_says_so(tmp_path):
+    data, _ = some_file()
+    (tmp_path / "a.slim").write_bytes(data)
+    for small, rest in (("no.slim", "a.slim"), ("a.slim", "no.slim")):
+        with pytest.raises(CheckpointError, match=r"no\.slim: cannot be read"):
+            container.upgrade(tmp_path / small, tmp_path / rest, tmp_path / "out.slim")
+    assert not (tmp_path / "out.slim").exists()
 
 
 def test_from_a_pipe_that_ends_early():

@@ -150,6 +150,24 @@ def test_a_file_opens_where_a_run_does(trained, tmp_path, capsys):
     assert (tmp_path / "small" / "exports" / "mesh.glb").exists()
 
 
+def test_what_is_missing_of_a_file_is_said(trained, tmp_path, capsys):
+    whole, part = tmp_path / "whole.slim", tmp_path / "part.slim"
+    assert main(["slim", str(trained), "--out", str(whole)]) == 0
+    data = bytearray(whole.read_bytes())
+    part.write_bytes(data[:-5])
+    assert main(["eval", str(part)]) == 0
+    assert "part.slim: level 20 of 20 is not there whole" in capsys.readouterr().err
+    data[-5] ^= 1
+    part.write_bytes(data)
+    assert main(["slim", str(part), "--out", str(tmp_path / "out.slim")]) == 0
+    assert "part.slim: level 20 of 20 is damaged" in capsys.readouterr().err
+    assert len(container.read(tmp_path / "out.slim").chunks) == 19
+    part.write_bytes(b"something else")
+    for command in ("eval", "slim"):
+        assert main([command, str(part)]) == 2
+        assert "part.slim: not a .slim file" in capsys.readouterr().err
+
+
 def test_cutting_and_upgrading(trained, tmp_path):
     whole, small, rest = tmp_path / "whole.slim", tmp_path / "small.slim", tmp_path / "rest.part"
     assert main(["slim", str(trained), "--out", str(whole)]) == 0

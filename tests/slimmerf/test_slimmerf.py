@@ -47,6 +47,19 @@ def test_showing_ranks_is_cutting_there(ranks):
     assert field.shown == field.ranks
 
 
+@torch.no_grad()
+def test_what_is_shown_is_what_is_rendered():
+    """Rendering without gradients goes another way through the kernels, and must not see the ranks behind."""
+    field = random_field(4)
+    origins = torch.tensor([[0.0, 0, -4]]).expand(50, 3)
+    directions = torch.nn.functional.normalize(torch.rand(50, 3) - 0.5 + torch.tensor([0.0, 0, 4]), dim=-1)
+    want = cut(field, 2, 6).render_rays(origins, directions)
+    with field.showing(2):
+        got = field.render_rays(origins, directions)
+    assert torch.equal(got.rgb, want.rgb) and torch.equal(got.depth, want.depth)
+    assert not torch.equal(field.render_rays(origins, directions).rgb, got.rgb)
+
+
 def test_a_cut_is_the_sum_over_its_components(seed=1):
     """Written out: every mode's first components, with their own columns of the basis."""
     field, count = random_field(seed), 5
