@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from fields.apps.common import Progress, open_run, parse
 from tyro.conf import Positional
@@ -23,8 +23,11 @@ class Options:
     """Put only the first so many ranks into the file, of a run."""
     psnr: float | None = None
     """The smallest level that reaches this on held-out images, dB."""
+    best: bool = False
+    """The level that is best on training images that `fields train --views` left out: with few images, late ranks may
+    hold floaters."""
     curve: bool = False
-    """Measure every level on the held-out images: curve.csv and curve.png beside the file."""
+    """Measure every level on the held-out images: curve.csv and curve.png beside the file, and figures in it."""
     coarser: float = 1.0
     """Round so many times coarser at the finest, or finer (below 1)."""
     data: Path | None = None
@@ -47,113 +50,132 @@ def main(arguments: list[str]) -> int:
     options = parse(arguments, Options, "fields slim", "Writes a trained field as a .slim file of any size.")
 
     from fields.errors import ConfigError
-    from fields.io.run import results_folder
     from fields.slimmerf import container
+    from fields.slimmerf.config import number_of_bytes
 
-    if options.budget is not None and options.psnr is not None:
-        raise ConfigError("--budget and --psnr each say how large: give one of them.")
-    budget = _bytes(options.budget) if options.budget else None
-    data, name = _whole(options)
+    if sum([options.budget is not None, options.psnr is not None, options.best]) > 1:
+        raise ConfigError("--budget, --psnr and --best each say how large: give one of them.")
+    budget = None if options.budget is None else number_of_bytes(options.budget)
+    data, out, in_16_bits = _whole(options)
     slim = container.read(data)
-    rows = _measure(options, slim) if options.curve or options.psnr is not None else []
+    rows = _rows(options, slim)
+    if options.curve and len(slim.chunks) == len(slim.table):
+        data = container.described(slim, rows)
+        slim = container.read(data)
     level = len(slim.chunks)
     if budget is not None:
-        level = sum(row["end"] <= budget for row in slim.table[:level])
-        if not level:
-            least = slim.table[0]["end"]
-            raise ConfigError(f"--budget {options.budget}: the first level takes {least} bytes. Allow more.")
+        level = container.levels_within(slim, budget)
     if options.psnr is not None:
-        level = next((row["level"] for row in rows if row["psnr"] >= options.psnr), 0)
+        level = next((i for i, row in enumerate(rows, 1) if row["psnr"] >= options.psnr), 0)
         if not level:
             best = max(row["psnr"] for row in rows)
             raise ConfigError(
                 f"--psnr {options.psnr:g}: no level reaches it, the best has {best:.2f} dB. Ask for less."
             )
-    out = options.out or results_folder(options.run) / "exports" / f"{name}.slim"
+    if options.best:
+        level = max(range(len(rows)), key=lambda i: rows[i]["psnr"]) + 1
+    out = options.out or out
     size = container.cut(data, level, out)
     if options.curve:
-        _write_curve(out, rows)
+        _write_curve(out, slim, rows)
     score = f", {rows[level - 1]['psnr']:.2f} dB" if rows else ""
     print(
         f"{out}: {size} bytes ({size / 1e6:.3f} MB, {size / 2**20:.3f} MiB), {level} of {len(slim.table)} levels{score}"
     )
+    if options.best:
+        print(f"All {len(rows)} levels together: {rows[-1]['psnr']:.2f} dB on the same images.")
+    if in_16_bits:
+        print(f"All numbers of the run in 16 bits, as the paper counts: {in_16_bits} bytes")
     print(f"Next: fields eval {out}")
     return 0
 
 
-def _whole(options: Options) -> tuple[bytes, str]:
-    """All levels, and the scene's name."""
+def _whole(options: Options) -> tuple[bytes, Path, int]:
+    """All levels; where they go unless told otherwise; and the bytes that the paper would count, of a run."""
     from fields.errors import ConfigError
+    from fields.paths import from_json
     from fields.slimmerf import container
-    from fields.slimmerf.slim import DEFAULT_STEPS, to_slim
+    from fields.slimmerf.field import SlimmeRF
+    from fields.slimmerf.gauge import put_in_order
+    from fields.slimmerf.slim import DEFAULT_STEPS, load_config, sixteen_bits, slim_path, to_slim
     from fields.tensorf.field import TensoRF
 
+    run = options.run
     if not 0.01 <= options.coarser <= 100:
         raise ConfigError(f"--coarser is {options.coarser:g}; it can be 0.01 to 100.")
-    if options.run.is_file() and (options.rank is not None or options.coarser != 1):
-        raise ConfigError(f"{options.run}: --rank and --coarser need the run folder. Cut a file by --budget or --psnr.")
-    if options.run.is_file():
-        if note := container.read(options.run).note:
-            print(note, file=sys.stderr)
-        return container.bytes_of(options.run), options.run.stem
-    config, field = open_run(options.run, "cpu")
+    if run.is_file() and (options.rank is not None or options.coarser != 1):
+        raise ConfigError(f"{run}: --rank and --coarser need the run folder. Cut a file by --budget or --psnr.")
+    if run.is_file():
+        config = load_config(run)
+        if config["note"]:
+            print(config["note"], file=sys.stderr)
+        return container.bytes_of(run), slim_path(run, config), 0
+    config, field = open_run(run, "cpu")
     if not isinstance(field, TensoRF):
-        raise ConfigError(f"{options.run}: a run of {config['method']}. Give one of slimmerf or tensorf-vm.")
+        raise ConfigError(f"{run}: a run of {config['method']}. Give one of slimmerf or tensorf-vm.")
     if options.rank is not None and not 1 <= options.rank <= (have := field.density_grid.channels // 3):
         raise ConfigError(f"--rank {options.rank}: the run has the ranks 1 to {have}.")
-    name = Path(config.get("scene", {}).get("path", options.run)).name
-    return to_slim(field, DEFAULT_STEPS.times(options.coarser), config, options.rank), name
+    bases = None
+    if not isinstance(field, SlimmeRF) and field.density_grid.layout == "vm":
+        bases = put_in_order(field, from_json(config["scene"]["cameras"]))
+    data = to_slim(field, DEFAULT_STEPS.times(options.coarser), config, options.rank, bases=bases)
+    return data, slim_path(run, config), sixteen_bits(field)
 
 
-def _measure(options: Options, slim) -> list[dict]:
-    """Bytes and figures of every level."""
+def _rows(options: Options, slim) -> list[dict[str, Any]]:
+    """PSNR and SSIM of every level, where somebody asks for them: from the file, if they are in it, or measured now."""
+    if not (options.curve or options.best or options.psnr is not None):
+        return []
+    known = slim.table[: len(slim.chunks)]
+    if not options.best and all(type(row.get("psnr")) is float for row in known):
+        return [{k: row[k] for k in ("psnr", "ssim") if k in row} for row in known]
+
     from fields.io.run import scene_of
     from fields.slimmerf.slim import from_slim
     from fields.training.evaluation import evaluate
 
     scene = scene_of(options.run, slim.model, options.data)
-    split = scene.test if len(scene.test) else scene.train
+    split = _left_out(options, slim, scene) if options.best else scene.test if len(scene.test) else scene.train
     rows = []
     with Progress("slim") as progress:
         for level in range(1, len(slim.chunks) + 1):
             results = evaluate(from_slim(slim, level), scene, split).results
-            row = {"level": level, "bytes": slim.table[level - 1]["end"]}
-            rows.append(row | {k: v for k, v in results.items() if v is not None})
+            rows.append({k: round(v, 4) for k, v in results.items() if v is not None})
             progress.step(level, len(slim.chunks))
     return rows
 
 
-def _write_curve(out: Path, rows: list[dict]) -> None:
+def _left_out(options: Options, slim, scene):
+    """Up to four of the training images that the run was not trained on."""
+    from fields.errors import ConfigError
+
+    trained = set(slim.model.get("scene", {}).get("images", scene.train.names))
+    left = [i for i, name in enumerate(scene.train.names) if name not in trained]
+    if not left:
+        raise ConfigError(
+            f"{options.run}: was trained on all images. --best needs some that `fields train --views` left out."
+        )
+    return scene.train.select(left[len(left) // 8 :: -(-len(left) // 4)])
+
+
+def _write_curve(out: Path, slim, rows: list[dict[str, Any]]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     from fields.io.atomic import write_atomically
 
-    lines = [
-        ",".join(rows[0]),
-        *(",".join(f"{v:.6g}" if isinstance(v, float) else str(v) for v in r.values()) for r in rows),
-    ]
+    sizes = [row["end"] for row in slim.table]
+    lines = [",".join(["level", "bytes", *rows[0]])]
+    for level, (size, row) in enumerate(zip(sizes, rows, strict=False), 1):
+        lines.append(",".join([str(level), str(size), *(f"{value:.6g}" for value in row.values())]))
     write_atomically(out.with_name("curve.csv"), lambda file: file.write_text("\n".join(lines) + "\n"))
     figure = Figure(figsize=(6, 4), layout="tight")
     FigureCanvasAgg(figure)
     axis = figure.add_subplot()
-    axis.plot([r["bytes"] / 1e6 for r in rows], [r["psnr"] for r in rows], "o-", color="#2a6f97")
+    axis.plot([size / 1e6 for size in sizes[: len(rows)]], [row["psnr"] for row in rows], "o-", color="#2a6f97")
     axis.set(xlabel="MB of the file that are read", ylabel="PSNR on held-out images, dB")
     axis.spines[["top", "right"]].set_visible(False)
     write_atomically(out.with_name("curve.png"), lambda file: figure.savefig(file, dpi=120))
-
-
-def _bytes(text: str) -> int:
-    """A size as a person writes it."""
-    import re
-
-    from fields.errors import ConfigError
-
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(|B|[kM]i?B)", text.strip(), re.IGNORECASE)
-    if not found:
-        raise ConfigError(f"--budget is {text!r}; write bytes, 500KB, 1.5MB or 1MiB.")
-    units = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "kib": 2**10, "mib": 2**20}
-    return int(float(found[1]) * units[found[2].lower()])
 
 
 def _upgrade(options: Upgrade) -> int:

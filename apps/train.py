@@ -30,6 +30,8 @@ class Options:
     """Reduce the images by this factor before training."""
     format: Literal["auto", "blender", "transforms", "colmap", "nsvf", "llff", "dtu"] = "auto"
     """Scene format."""
+    views: int | None = None
+    """Train on so many of the images only, evenly spaced."""
     checkpoint_seconds: float = 60.0
     """Save this often, to go on from with --resume."""
     resume: bool = False
@@ -60,6 +62,8 @@ def main(arguments: list[str]) -> int:
         scene = load_scene(path, format=options.format, downscale=options.downscale)
         for note in scene.notes:
             progress.say(note)
+    if options.views is not None:
+        scene = scene.with_views(options.views)
     settings = chosen.configure(_preset(chosen, options.config, device.type), real=scene.real)
     length = settings.iterations
     options = parse(rest, _with_settings(chosen, settings), prog, chosen.summary)
@@ -122,7 +126,14 @@ def _peek(arguments: list[str]) -> Options:
     import argparse
 
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, prog="fields train")
-    for name, kind in (("data", Path), ("device", str), ("config", str), ("downscale", int), ("format", str)):
+    for name, kind in (
+        ("data", Path),
+        ("device", str),
+        ("config", str),
+        ("downscale", int),
+        ("views", int),
+        ("format", str),
+    ):
         parser.add_argument(f"--{name}", type=kind, default=getattr(Options, name))
     known, _ = parser.parse_known_args(arguments)
     return Options(**vars(known))

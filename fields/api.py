@@ -34,6 +34,7 @@ def train(
     iterations: int | None = None,
     seed: int = 0,
     resume: bool = False,
+    views: int | None = None,
     **overrides: Any,
 ):
     """Trains a field and returns it; the run folder `out` is what the command would have written.
@@ -44,6 +45,7 @@ def train(
         out: run folder; by default ``runs/METHOD-SCENE``, as of the command.
         config: preset or TOML file.
         iterations: length; milestones of the preset move in proportion.
+        views: train on so many of the images only, evenly spaced.
         overrides: settings by name, such as ``density_rank=16``.
 
     Raises:
@@ -52,6 +54,8 @@ def train(
 
     chosen = method(name)
     scene = data if isinstance(data, Scene) else load_scene(data or shipped("assets") / "demo")
+    if views is not None:
+        scene = scene.with_views(views)
     settings = chosen.configure(config, real=scene.real)
     settings = from_dict(chosen.config, dataclasses.asdict(settings) | overrides, "overrides")
     if iterations is not None:

@@ -116,7 +116,7 @@ class RadianceField(Field):
         """
         n = origins.shape[0]
         behind = torch.ones(3, device=origins.device) if background is None else background
-        x, t_starts, t_ends, rays, weights, made = self._seen(origins, directions, jitter)
+        x, t_starts, t_ends, rays, weights, made = self.in_sight(origins, directions, jitter)
         shaded = (weights.detach() > self.shading_threshold).nonzero()[:, 0]
         on_rays = rays[shaded]
         colour = self.colour(x[shaded], directions[on_rays])
@@ -174,7 +174,7 @@ class RadianceField(Field):
         t_min, t_max = t_min[:, 0], torch.where(hits[:, 0], t_max[:, 0], t_min[:, 0])
         return (t_min if jitter is None else t_min + jitter * self.step_size), t_max
 
-    def _seen(self, origins: Tensor, directions: Tensor, jitter: Tensor | None) -> tuple[Any, ...]:
+    def in_sight(self, origins: Tensor, directions: Tensor, jitter: Tensor | None = None) -> tuple[Any, ...]:
         """Samples in sight: x, t_starts, t_ends, rays and weights (M, …); and of how many they are what is seen."""
         n = origins.shape[0]
         t_starts, t_ends, rays, x, _ = self.march(origins, directions, jitter)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fields.data.cameras import Cameras
 from fields.data.images import ImageStore
+from fields.errors import ConfigError
 
 
 @dataclass(eq=False)
@@ -59,6 +60,18 @@ class Scene:
     """(P, 3) float32 sparse points, if the format has any."""
     notes: list[str] = field(default_factory=list)
     """How the box, the split and so on were chosen, in words."""
+
+    def with_views(self, count: int) -> Scene:
+        """The same with only so many training images, evenly spaced (as RegNeRF chooses them).
+
+        Raises:
+            ConfigError: not 1 to as many as there are.
+        """
+        have = len(self.train)
+        if not 1 <= count <= have:
+            raise ConfigError(f"{self.path}: {count} views; it has 1 to {have} training images.")
+        which = torch.linspace(0, have - 1, count).round().int().tolist() if count > 1 else [have // 2]
+        return replace(self, train=self.train.select(which))
 
     def to(self, device: torch.device | str) -> Scene:
         points = None if self.points is None else self.points.to(device)

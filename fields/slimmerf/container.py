@@ -20,13 +20,14 @@ from typing import Any, BinaryIO
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
-from fields.errors import CheckpointError
+from fields.errors import CheckpointError, ConfigError
 from fields.io.atomic import write_atomically
 
 MAGIC, VERSION = b"SLRF", 1
 _START = struct.Struct("<4sHHI")
 _MOST_HEADER = 16 << 20  # bytes, inflated
 _MOST_CHUNKS = 4096
+_OWN = ("bytes", "crc32", "end")
 
 
 @dataclass
@@ -164,6 +165,18 @@ def _count(value: object) -> bool:
     return type(value) is int and 0 <= value < 1 << 40
 
 
+def levels_within(slim: Slim, size: int) -> int:
+    """How many chunks a file of so many bytes has room for.
+
+    Raises:
+        ConfigError: none.
+    """
+    levels = sum(row["end"] <= size for row in slim.table[: len(slim.chunks)])
+    if not levels:
+        raise ConfigError(f"{size} bytes: the first level takes {slim.table[0]['end']}. Allow more.")
+    return levels
+
+
 def cut(data: bytes, level: int, out: Path) -> int:
     """Writes the first `level` chunks of a file, its own first bytes, and returns how many bytes they are.
 
@@ -176,6 +189,14 @@ def cut(data: bytes, level: int, out: Path) -> int:
     end = slim.table[level - 1]["end"]
     write_atomically(out, lambda file: file.write_bytes(data[:end]))
     return end
+
+
+def described(slim: Slim, facts: list[dict[str, Any]]) -> bytes:
+    """The bytes of a whole file again, with more facts in the rows of its table."""
+    rows = [
+        {k: v for k, v in (row | more).items() if k not in _OWN} for row, more in zip(slim.table, facts, strict=True)
+    ]
+    return pack(slim.model, list(zip(slim.chunks, rows, strict=True)))
 
 
 def bytes_of(path: Path) -> bytes:
@@ -201,10 +222,12 @@ def upgrade(small: Path, rest: Path, out: Path) -> Slim:
     """
     first, more, have = bytes_of(small), bytes_of(rest), read(small)
     end = have.table[len(have.chunks) - 1]["end"]
-    joined = more if more[: have.start] == first[: have.start] else first[:end] + more
+    joined = more if more.startswith(MAGIC) else first[:end] + more
     try:
         slim = read(joined)
     except CheckpointError:
+        slim = have
+    if [row["crc32"] for row in slim.table] != [row["crc32"] for row in have.table]:
         slim = have
     if len(slim.chunks) <= len(have.chunks):
         raise CheckpointError(

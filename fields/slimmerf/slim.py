@@ -23,6 +23,7 @@ from torch import Tensor
 
 from fields.core.decoder import encoded_width
 from fields.errors import CheckpointError, ConfigError, FieldsError
+from fields.io.run import results_folder
 from fields.methods import method
 from fields.slimmerf import container
 from fields.slimmerf.codec import decode, encode
@@ -54,18 +55,28 @@ class Steps:
 DEFAULT_STEPS = Steps(0.125, 0.01)
 
 
-def order(ranks: int) -> list[tuple[int, int]]:
+def order(ranks: int, layers: int = LAYERS) -> list[tuple[int, int]]:
     """(rank, layer) of every level: coarse before fine, and first ranks before last ones."""
-    levels = [(rank, layer) for rank in range(ranks) for layer in range(LAYERS)]
+    levels = [(rank, layer) for rank in range(ranks) for layer in range(layers)]
     return sorted(levels, key=lambda level: (level[1] + _LATER * level[0] / ranks, level[1]))
 
 
-def to_slim(field: TensoRF, steps: Steps, run: dict[str, Any], ranks: int | None = None) -> bytes:
+def to_slim(
+    field: TensoRF,
+    steps: Steps,
+    run: dict[str, Any],
+    ranks: int | None = None,
+    layers: int = LAYERS,
+    bases: list[Tensor] | None = None,
+) -> bytes:
     """The bytes of a .slim file.
 
     Args:
         run: the config of the field's run: method, settings and scene go into the header.
         ranks: how many of the field's go into the file; all by default.
+        layers: of every plane.
+        bases: matrices (F, 3 k c) to use with the first k = 1, 2, … ranks, from `fields.slimmerf.gauge.put_in_order`. By
+            default columns of the field's: a field that was trained to be cut needs no others.
 
     Raises:
         ConfigError: not a VM field with as many appearance components per density component as any other.
@@ -78,32 +89,47 @@ def to_slim(field: TensoRF, steps: Steps, run: dict[str, Any], ranks: int | None
         raise ConfigError(f"{colours} appearance components cannot be dealt out to {have} ranks evenly.")
     ranks = ranks or have
     each = colours // have
-    coded = [_code_rank(field, rank, each, steps) for rank in range(ranks)]
+    coded = [_code_rank(field, rank, each, steps, layers, bases) for rank in range(ranks)]
     chunks: list[tuple[bytes, dict[str, Any]]] = []
-    for rank, layer in order(ranks):
+    for rank, layer in order(ranks, layers):
         parts = coded[rank][layer]
         if not chunks:
             parts = _base(field) + parts
         chunks.append((_frame(parts), {"rank": rank, "layer": layer}))
     model: dict[str, Any] = {key: run[key] for key in ("schema", "method", "settings", "scene") if key in run}
     arguments |= {"density_rank": ranks, "appearance_rank": each * ranks}
-    model |= {"field": arguments, "steps": [steps.density, steps.appearance], "layers": LAYERS}
+    model |= {
+        "field": arguments,
+        "steps": [steps.density, steps.appearance],
+        "layers": layers,
+        "own_bases": bases is not None,
+    }
     return container.pack(model, chunks)
 
 
-def _code_rank(field: TensoRF, rank: int, each: int, steps: Steps) -> list[list[bytes]]:
-    """Parts of every layer of a rank: of the first, columns of the basis, lines, and planes; of the others, planes."""
-    basis = _columns(field, rank, each).cpu()
-    lengths = basis.norm(dim=0).clamp(min=1e-9)
+def _code_rank(
+    field: TensoRF, rank: int, each: int, steps: Steps, layers: int, bases: list[Tensor] | None
+) -> list[list[bytes]]:
+    """Parts of every layer of a rank: of the first, columns of the basis, lines, and planes; of the others, planes.
+
+    The columns are the rank's; of a field with a basis for each number of ranks, those of all up to this one.
+    """
+    whole = _by_mode(field.decoder.basis.weight.detach()).cpu()
+    all_lengths = whole.norm(dim=0).clamp(min=1e-9)
+    mine = slice(each * rank, each * (rank + 1))
+    lengths = all_lengths[:, mine]
+    if bases is None:
+        columns = _code_columns(whole[..., mine] / lengths)
+    else:
+        columns = _code_columns(_by_mode(bases[rank]).cpu() / all_lengths[:, : mine.stop])
     lines, planes = [], []
     for grid, mode, at, step in _components(field, rank, each, steps):
         scale = 1.0 if grid is field.density_grid else float(lengths[mode, at - each * rank])
-        line, plane = _code_component(grid, mode, at, scale, step)
+        line, plane = _code_component(grid, mode, at, scale, step, layers)
         lines.append(line)
         planes.append(plane)
-    columns = (basis / lengths * 127).round().to(torch.int8).numpy().tobytes()
-    layers = [[plane[layer] for plane in planes] for layer in range(LAYERS)]
-    return [[columns, *lines, *layers[0]], *layers[1:]]
+    first, *more = ([plane[layer] for plane in planes] for layer in range(layers))
+    return [[columns, *lines, *first], *more]
 
 
 def _components(field: TensoRF, rank: int, each: int, steps: Steps) -> Iterator[tuple[FactorisedGrid, int, int, float]]:
@@ -114,10 +140,9 @@ def _components(field: TensoRF, rank: int, each: int, steps: Steps) -> Iterator[
             yield field.appearance_grid, mode, c, steps.appearance
 
 
-def _columns(field: TensoRF, rank: int, each: int) -> Tensor:
-    """(features, 3, each): what of the basis matrix is a rank's, by mode."""
-    weight: Tensor = field.decoder.basis.weight.detach()
-    return weight.view(len(weight), 3, -1)[:, :, each * rank : each * (rank + 1)]
+def _by_mode(basis: Tensor) -> Tensor:
+    """(features, 3, components of each mode)."""
+    return basis.view(len(basis), 3, -1)
 
 
 def from_slim(slim: container.Slim, levels: int | None = None) -> TensoRF:
@@ -141,6 +166,17 @@ def from_slim(slim: container.Slim, levels: int | None = None) -> TensoRF:
         raise CheckpointError(
             f"{slim.name}: does not hold what its header says ({error}). Copy it again from its source."
         ) from None
+
+
+def slim_path(run: Path, config: dict[str, Any]) -> Path:
+    """Where the file of a run goes unless told otherwise."""
+    name = Path(config.get("scene", {}).get("path", run)).name
+    return results_folder(run) / "exports" / f"{name}.slim"
+
+
+def sixteen_bits(field: TensoRF) -> int:
+    """Bytes of all numbers in 16 bits and a bit per occupancy cell: what the paper counts (its section 3.3)."""
+    return 2 * sum(p.numel() for p in field.parameters()) + -(-field.occupied.numel() // 8)
 
 
 def load(source: str | Path | bytes | BinaryIO, most: int | None = None) -> TensoRF:
@@ -193,13 +229,27 @@ def _parts(chunk: bytes, count: int) -> Iterator[bytes]:
         at += n
 
 
-def _code_component(grid: FactorisedGrid, mode: int, at: int, scale: float, step: float) -> tuple[bytes, list[bytes]]:
+def _code_columns(columns: Tensor) -> bytes:
+    """In 8 bits."""
+    largest = float(columns.abs().max().clamp(min=1e-9))
+    return np.float32(largest).tobytes() + (columns * (127 / largest)).round().to(torch.int8).numpy().tobytes()
+
+
+def _decode_columns(data: bytes, features: int) -> Tensor:
+    """(features, 3, …)."""
+    columns = torch.frombuffer(bytearray(data[4:]), dtype=torch.int8).view(features, 3, -1)
+    return columns * (float(np.frombuffer(data[:4], "<f4")[0]) / 127)
+
+
+def _code_component(
+    grid: FactorisedGrid, mode: int, at: int, scale: float, step: float, layers: int
+) -> tuple[bytes, list[bytes]]:
     """The coded line, and the layers of the plane."""
     plane, line = (grid.factors[2 * mode + k].detach()[..., at].cpu().double().numpy() for k in (0, 1))
     size = float(np.sqrt(np.mean(line**2))) or 1.0
     plane, line = plane * (size * scale), line / size
     exponent = _exponent(float(np.sqrt(np.mean(plane**2))) / step)
-    return bytes([exponent]) + encode(line, _line_step(exponent))[0], encode(plane, step, LAYERS)
+    return bytes([exponent]) + encode(line, _line_step(exponent))[0], encode(plane, step, layers)
 
 
 def _exponent(steps: float) -> int:
@@ -268,10 +318,11 @@ def _build(model: dict[str, Any], chunks: list[bytes], table: list[dict[str, Any
         field.occupied = _unpack_occupancy(base[0])
         for layer, weight, bias in zip(field.decoder.mlp, base[1::2], base[2::2], strict=True):
             _read_layer(layer, weight, bias)
-        for rank, (first, *more) in ranks.items():
+        basis = _by_mode(field.decoder.basis.weight.detach())
+        for rank, (first, *more) in sorted(ranks.items()):
             columns, lines, planes = first[0], first[1 : 1 + count], [first[1 + count :], *more]
-            some = torch.frombuffer(bytearray(columns), dtype=torch.int8).float() / 127
-            _columns(field, rank, each).copy_(some.view(-1, 3, each))
+            first_of_it = 0 if model["own_bases"] else each * rank
+            basis[..., first_of_it : each * (rank + 1)] = _decode_columns(columns, len(basis))
             for (grid, mode, at, step), line, *of_plane in zip(
                 _components(field, rank, each, steps), lines, *planes, strict=True
             ):

@@ -8,12 +8,19 @@ draw, as in the sandwich rule of Yu and Huang 2019.)
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
 from fields.data.scene import Scene
-from fields.slimmerf.config import SlimmerfConfig
+from fields.errors import ConfigError
+from fields.io.run import load_config
+from fields.slimmerf import container
+from fields.slimmerf.config import SlimmerfConfig, number_of_bytes
 from fields.slimmerf.field import SlimmeRF
+from fields.slimmerf.slim import DEFAULT_STEPS, slim_path, to_slim
 from fields.tensorf.field import TensoRF
 from fields.tensorf.training import TensorfTraining
 
@@ -83,6 +90,21 @@ class SlimmerfTraining(TensorfTraining):
             for factor in grid.factors:
                 if factor.grad is not None:
                     factor.grad[..., count:] = 0
+
+    # ------------------------------------------------------------------------------------ what is left
+
+    def finish(self, out: Path) -> Iterator[str]:
+        """The .slim file of the run."""
+        config, budget = load_config(out), self.config.budget
+        path, data = slim_path(out, config), to_slim(self.field, DEFAULT_STEPS, config)
+        slim = container.read(data)
+        try:
+            levels = container.levels_within(slim, number_of_bytes(budget)) if budget else len(slim.table)
+        except ConfigError as error:
+            yield f"No .slim file: {error} `fields slim` makes one of the run."
+            return
+        size = container.cut(data, levels, path)
+        yield f"{path}: {size} bytes, {levels} levels, any first ones of which are a smaller model; see `fields slim --help`"
 
     # ------------------------------------------------------------------------------------ exact resume
 

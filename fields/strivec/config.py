@@ -14,7 +14,7 @@ from fields.methods import Method, Schedule
 class StrivecConfig(Schedule):
     """A cloud of boxes on the scene's surface, each with a CP tensor of its own, and how it is trained."""
 
-    milestones: ClassVar = ("upsample_at", "replace_at")
+    milestones: ClassVar[tuple[str, ...]] = ("upsample_at", "replace_at")
 
     spacing: tuple[float, ...] = (0.2, 0.1)
     """Distance of box centres, per scale, coarse to fine; see `spacing_unit`."""

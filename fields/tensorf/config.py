@@ -13,7 +13,7 @@ from fields.methods import Method, Schedule
 class TensorfConfig(Schedule):
     """A tensorial radiance field and how it is trained."""
 
-    milestones: ClassVar = ("upsample_at", "occupancy_at")
+    milestones: ClassVar[tuple[str, ...]] = ("upsample_at", "occupancy_at")
 
     layout: Literal["vm", "cp"] = "vm"
     """Decomposition: planes × lines (vm) or lines × lines × lines (cp)."""

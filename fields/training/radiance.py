@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -66,6 +67,10 @@ class RadianceTraining:
 
     def milestones(self, done: int) -> None:
         """Changes the field after so many iterations, and calls `rebuild` if factors were replaced."""
+
+    def finish(self, out: Path) -> Iterable[str]:
+        """See `fields.training.trainer.Training`."""
+        return ()
 
     # ------------------------------------------------------------------------------------ one iteration
 

@@ -7,7 +7,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -39,6 +39,10 @@ class Training(Protocol):
 
         As tensors, so that a GPU is asked for them, and waited for, only when somebody looks.
         """
+
+    def finish(self, out: Path) -> Iterable[str]:
+        """Writes what else a run leaves, after its field and config; returns lines to say."""
+        ...
 
     def state(self) -> tuple[dict[str, Tensor], dict]: ...
 
@@ -127,8 +131,11 @@ def run(
     if start < config.iterations:
         save(config.iterations)
     relative = {"path": str(scene.path.resolve()), "format": scene.format, "downscale": downscale,
-                "world_from_input": scene.world_from_input.tolist(), "cameras": to_json(scene.train.cameras)}  # fmt: skip
+                "world_from_input": scene.world_from_input.tolist(), "cameras": to_json(scene.train.cameras),
+                "images": scene.train.names}  # fmt: skip
     save_field(out, training.field, method.name, settings, relative)
+    for line in training.finish(out):
+        watcher.say(line)
     watcher.say("Rendering the test views")
     evaluation = evaluate(training.field, scene, scene.test if len(scene.test) else scene.train, out / "renders")
     facts = {

@@ -11,7 +11,7 @@ import zlib
 
 import pytest
 
-from fields.errors import CheckpointError
+from fields.errors import CheckpointError, ConfigError
 from fields.slimmerf import container
 
 MODEL = {"method": "slimmerf", "field": {"knots": 3}}
@@ -129,6 +129,28 @@ def test_upgrading(tmp_path, rest):
     more.write_bytes(data if rest == "longer" else data[end:])
     assert len(container.upgrade(small, more, small).chunks) == 6
     assert small.read_bytes() == data
+
+
+def test_facts_in_the_table_change_no_chunk(tmp_path):
+    data, payloads = some_file()
+    slim = container.read(data)
+    told = container.described(slim, [{"psnr": float(i)} for i in range(len(slim.table))])
+    again = container.read(told)
+    assert again.chunks == payloads and [row["psnr"] for row in again.table] == [0.0, 1, 2, 3, 4, 5]
+    assert [row["crc32"] for row in again.table] == [row["crc32"] for row in slim.table]
+    small, more = tmp_path / "small.slim", tmp_path / "more.slim"
+    small.write_bytes(data[: slim.table[1]["end"]])
+    more.write_bytes(told)  # the same model, though its header says more
+    assert len(container.upgrade(small, more, small).chunks) == 6
+
+
+def test_levels_within_a_size():
+    slim = container.read(some_file()[0])
+    ends = [row["end"] for row in slim.table]
+    assert [container.levels_within(slim, end) for end in ends] == [1, 2, 3, 4, 5, 6]
+    assert [container.levels_within(slim, end - 1) for end in ends[1:]] == [1, 2, 3, 4, 5]
+    with pytest.raises(ConfigError, match="the first level takes"):
+        container.levels_within(slim, slim.table[0]["end"] - 1)
 
 
 def test_what_does_not_belong_changes_nothing(tmp_path):

@@ -95,6 +95,23 @@ def test_a_plain_tensorf_can_be_slimmed_too():
     torch.testing.assert_close(again.density_feature(x), field.density_feature(x), rtol=1e-2, atol=1e-3)
 
 
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_each_number_of_ranks_has_a_basis_of_its_own_where_one_is_given(ranks):
+    torch.manual_seed(0)
+    field = TensoRF(
+        aabb=[-1.0, -1, -1, 1, 1, 1], resolution=[9, 10, 11], near=1.0, far=6.0, density_rank=3, appearance_rank=6
+    )
+    bases = [torch.randn(27, 6 * k) / 5 for k in (1, 2)] + [field.decoder.basis.weight.detach()]
+    slim = container.read(to_slim(field, FINE, RUN | {"method": "tensorf-vm"}, layers=1, bases=bases))
+    want = cut(field, ranks, 2 * ranks)
+    want.decoder.basis.weight.data.copy_(bases[ranks - 1])
+    x, d = points()
+    # Columns of the basis have 7 bits, the network about 6.
+    torch.testing.assert_close(from_slim(slim, ranks).colour(x, d), want.colour(x, d), rtol=0, atol=0.05)
+    features = [f.appearance_grid(x) @ f.decoder.basis.weight.T for f in (from_slim(slim, ranks), want)]
+    torch.testing.assert_close(*features, rtol=0, atol=float(features[1].abs().max()) / 50)
+
+
 def test_what_cannot_be_a_file_says_so():
     field = TensoRF(aabb=[-1.0, -1, -1, 1, 1, 1], resolution=[9, 10, 11], near=1.0, far=6.0, layout="cp")
     with pytest.raises(ConfigError, match="planes × lines"):
@@ -179,6 +196,42 @@ def test_cutting_and_upgrading(trained, tmp_path):
     assert small.read_bytes() == data
 
 
+def test_every_level_is_as_good_as_its_header_says(trained, tmp_path, monkeypatch):
+    """To 0.01 dB. The figures are those of the file, so that nothing is measured for them again."""
+    small, out, again = (tmp_path / f"{name}.slim" for name in ("small", "out", "again"))
+    assert main(["slim", str(trained), "--rank", "2", "--out", str(small)]) == 0
+    assert main(["slim", str(small), "--curve", "--out", str(out)]) == 0
+    data, slim, scene = out.read_bytes(), container.read(out), load_scene(demo_scene())
+    for level, row in enumerate(slim.table, 1):
+        for cut_at in (row["end"], row["end"] + 1):  # at the level's end, and within the next one
+            found = evaluate(from_slim(container.read(data[:cut_at])), scene, scene.test).results
+            assert found["psnr"] == pytest.approx(row["psnr"], abs=0.01)
+            assert found["ssim"] == pytest.approx(row["ssim"], abs=0.001)
+        assert len(container.read(data[: row["end"]]).chunks) == level
+    monkeypatch.setattr("fields.training.evaluation.evaluate", None)
+    wanted = slim.table[4]["psnr"]
+    assert main(["slim", str(out), "--psnr", str(wanted), "--out", str(again)]) == 0
+    assert container.read(again).table[len(container.read(again).chunks) - 1]["psnr"] >= wanted
+
+
+def test_training_ends_with_a_file_within_its_budget(tmp_path, capsys):
+    short = ["--iterations", "40", "--rays", "128", "--voxels", "10000", "20000", "--density-shift", "-4"]
+    run = tmp_path / "run"
+    assert main(["train", "slimmerf", *short, "--budget", "50KB", "--views", "20", "--out", str(run)]) == 0
+    out = run / "exports" / "demo.slim"
+    assert 25_000 < out.stat().st_size <= 50_000 and str(out) in capsys.readouterr().err.replace("\n", "")
+    assert type(fields.load(out)) is type(fields.load(run))
+    assert len(load_config(run)["scene"]["images"]) == 20
+    # Of the images that were left out, some say which level is best.
+    best = tmp_path / "best.slim"
+    assert main(["slim", str(run), "--rank", "1", "--best", "--out", str(best)]) == 0
+    said = capsys.readouterr().out
+    assert f"All {LAYERS} levels together" in said and "as the paper counts" in said
+    assert len(container.read(best).chunks) >= 1
+    field = fields.train("slimmerf", out=tmp_path / "none", iterations=4, rays=64, voxels=(4096, 4096), budget="1KB")
+    assert field.ranks == 2 and not (tmp_path / "none" / "exports" / "demo.slim").exists()
+
+
 def test_the_curve(trained, tmp_path, capsys):
     out = tmp_path / "a.slim"
     small = tmp_path / "small.slim"
@@ -204,6 +257,7 @@ def test_the_curve(trained, tmp_path, capsys):
         (["--rank", "9"], "ranks 1 to 4"),
         (["--psnr", "20", "--budget", "1MB"], "one of them"),
         (["--coarser", "0"], "0.01 to 100"),
+        (["--best"], "was trained on all images"),
     ],
 )
 def test_what_makes_no_sense_says_so(trained, tmp_path, capsys, arguments, says):

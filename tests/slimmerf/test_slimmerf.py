@@ -11,7 +11,7 @@ from fields.errors import ConfigError
 from fields.io.run import load, save_field
 from fields.methods import method
 from fields.slimmerf.field import SlimmeRF, cut, first_columns
-from fields.slimmerf.gauge import appearance_moments, order_appearance, order_density, refitted_basis
+from fields.slimmerf.gauge import appearance_moments, order_appearance, order_density, put_in_order, refitted_basis
 from fields.slimmerf.training import SlimmerfTraining, unlocks
 from fields.tensorf.field import TensoRF
 
@@ -107,11 +107,21 @@ def test_what_cannot_be_cut_says_so():
         ({"cuts": (0.5, 1.5)}, "above 0"),
         ({"decoder": "tcnn"}, "mlp, sh or rgb"),
         ({"unlock_every": 0}, "must be positive"),
+        ({"budget": "some"}, "write bytes, 500KB"),
     ],
 )
 def test_settings_that_make_no_sense(changes, says):
     with pytest.raises(ConfigError, match=says):
         replace(method("slimmerf").configure("fast"), **changes)
+
+
+def test_a_budget_decides_the_ranks():
+    config = method("slimmerf").configure("fast")
+    ranks = [replace(config, budget=b).density_rank for b in ("10KB", "100KB", "250KB", "1MB", "100MB")]
+    assert ranks == sorted(ranks) and ranks[0] == 2 and ranks[-1] == 16
+    wide = replace(config, budget="1MiB", appearance_rank=16)
+    assert wide.appearance_rank == 2 * wide.density_rank
+    assert replace(wide, rays=100).density_rank == wide.density_rank  # decided again, and the same
 
 
 def test_paper_preset_is_the_published_settings():
@@ -225,6 +235,28 @@ def test_ordering_density_leaves_the_field_and_truncates_best():
     values = torch.linalg.svdvals(whole.view(-1, whole.shape[-1]).double())
     for r in (1, 2, 3):  # Eckart and Young: what is left out is all that is lost
         torch.testing.assert_close((whole - tensor(r)).double().norm(), values[r:].norm(), rtol=1e-4, atol=0)
+
+
+def test_putting_in_order_leaves_the_field_and_makes_every_cut_nearer(scene):
+    """By what the cameras see; the last matrix is the field's."""
+    field, cameras = random_field(5, cls=TensoRF, density_shift=-3.0), scene.train.cameras
+    with torch.no_grad():  # large enough to see, and not in order of importance
+        for factor in [*field.density_grid.factors, *field.appearance_grid.factors]:
+            factor *= torch.linspace(1, 8, factor.shape[-1])
+    x, d = torch.rand(500, 3) * 2 - 1, torch.nn.functional.normalize(torch.randn(500, 3), dim=-1)
+    density, colour = field.density_feature(x), field.colour(x, d)
+    cuts = [cut(field, k, 3 * k) for k in (1, 2, 3, 4)]
+    bases = put_in_order(field, cameras)
+    torch.testing.assert_close(field.density_feature(x), density, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(field.colour(x, d), colour, rtol=0, atol=1e-4)
+    assert torch.equal(bases[-1], field.decoder.basis.weight) and [b.shape[1] for b in bases] == [9, 18, 27, 36]
+    rays = cameras.rays(torch.zeros(400, dtype=torch.long), torch.rand(400, 2) * 200)
+    truth = field.render_rays(*rays).rgb
+    for k, (before, basis) in enumerate(zip(cuts[:-1], bases, strict=False), 1):
+        after = cut(field, k, 3 * k)
+        after.decoder.basis.weight.data.copy_(basis)
+        error, was = ((f.render_rays(*rays).rgb - truth).square().mean() for f in (after, before))
+        assert error < was
 
 
 def test_ordering_appearance_leaves_the_field_and_refitting_helps():
