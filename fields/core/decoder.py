@@ -57,6 +57,8 @@ def fused_decoder(
     width = features.shape[1] if basis is None else basis.shape[0]
     if basis is not None:
         check_shape("basis", basis, None, features.shape[1])
+    if not features.shape[1] or not width:
+        raise ShapeError("The decoder needs features: those given are 0 wide.")
     if not 1 <= len(weights) <= 4 or len(biases) != len(weights):
         raise ShapeError(
             f"The decoder has one to four layers, each with weight and bias; got {len(weights)} and {len(biases)}."

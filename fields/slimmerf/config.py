@@ -22,7 +22,7 @@ class SlimmerfConfig(TensorfConfig):
     growth: Literal["nested", "clock", "paper"] = "nested"
     """clock: ranks are unlocked one after the other at fixed times. nested: and every iteration also trains a random cut on
     the same rays. paper: ranks are unlocked whenever the loss jumps (TRaIn)."""
-    cuts: tuple[float, ...] = (0.125, 0.25, 0.25, 0.375, 0.5, 0.5, 0.5, 0.75)
+    cuts: tuple[float, ...] = (0.125, 0.25, 0.25, 0.25, 0.25, 0.375, 0.5, 0.75)
     """nested: the parts of the ranks that are drawn from, each as often as it is listed."""
     upsilon: float = 0.4
     """paper: the relative change of the loss that unlocks a rank."""

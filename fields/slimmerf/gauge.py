@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fields.data.cameras import Cameras
 from fields.slimmerf.field import first_columns
+from fields.slimmerf.order import random_rays
 from fields.tensorf.field import TensoRF
 
 _RAYS = 4096
@@ -44,11 +45,7 @@ def put_in_order(field: TensoRF, cameras: Cameras) -> list[Tensor]:
 
 def _seen(field: TensoRF, cameras: Cameras) -> tuple[Tensor, Tensor]:
     """Positions in [-1, 1] (N, 3) of the samples on random rays, and their rendering weights (N,)."""
-    generator = torch.Generator(field.aabb.device).manual_seed(0)
-    which = torch.randint(len(cameras), (_RAYS,), generator=generator, device=field.aabb.device)
-    sizes = torch.stack([cameras.width, cameras.height], -1)[which]
-    pixels = torch.rand(_RAYS, 2, generator=generator, device=field.aabb.device) * sizes
-    x, _, _, _, weights, _ = field.in_sight(*cameras.rays(which, pixels))
+    x, _, _, _, weights, _ = field.in_sight(*random_rays(cameras, _RAYS))
     shown = weights > field.shading_threshold
     return x[shown], weights[shown]
 

@@ -1,7 +1,7 @@
-"""A field as a .slim file: a level is one layer of one rank, and any number of first levels is a field.
+"""A field as a .slim file: a level is some layers of the planes of one kind and rank, and any first levels are a field.
 
-Ranks and layers are two ways to be smaller: fewer components, or coarser ones. The order of the levels goes through both,
-so that every prefix has about the layers that its ranks deserve.
+Ranks and layers are two ways to be smaller: fewer components, or coarser ones. The order of the levels goes through both;
+see `fields.slimmerf.order`.
 
 The error of a coded factor matters as much as it changes the product, so every component is first balanced: its line gets
 a mean square of 1 and its plane carries the size, appearance in units of the features (the column of the basis matrix has
@@ -25,8 +25,11 @@ from fields.core.decoder import encoded_width
 from fields.errors import CheckpointError, ConfigError, FieldsError
 from fields.io.run import results_folder
 from fields.methods import method
+from fields.paths import from_json
 from fields.slimmerf import container
 from fields.slimmerf.codec import decode, encode
+from fields.slimmerf.field import cut
+from fields.slimmerf.order import KINDS, Level, Views, best_order
 from fields.tensorf.field import TensoRF
 from fields.tensors import FactorisedGrid
 
@@ -35,8 +38,10 @@ _NETWORK = 1 / 24  # step of a matrix of the network, of its root mean square
 _MOST_OCCUPANCY = 1 << 24  # cells
 _LZMA: dict[str, Any] = {"format": lzma.FORMAT_RAW, "filters": [{"id": lzma.FILTER_LZMA2, "preset": 9}]}
 LAYERS = 5
-_LATER = 1.5  # how many layers later the last rank begins than the first would
 _MOST_NUMBERS = 1 << 28  # of a field: what a file may ask memory for
+
+Parts = list[list[bytes]]
+"""Of every layer of a kind and rank. The first has columns of the basis (of appearance), lines, and planes; others, planes."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +56,11 @@ class Steps:
     def times(self, factor: float) -> Steps:
         return Steps(self.density * factor, self.appearance * factor)
 
+    def of(self, kind: str) -> float:
+        return self.density if kind == "density" else self.appearance
+
 
 DEFAULT_STEPS = Steps(0.125, 0.01)
-
-
-def order(ranks: int, layers: int = LAYERS) -> list[tuple[int, int]]:
-    """(rank, layer) of every level: coarse before fine, and first ranks before last ones."""
-    levels = [(rank, layer) for rank in range(ranks) for layer in range(layers)]
-    return sorted(levels, key=lambda level: (level[1] + _LATER * level[0] / ranks, level[1]))
 
 
 def to_slim(
@@ -72,7 +74,8 @@ def to_slim(
     """The bytes of a .slim file.
 
     Args:
-        run: the config of the field's run: method, settings and scene go into the header.
+        run: the config of the field's run: method, settings and scene go into the header; the scene's cameras decide which
+            level comes first.
         ranks: how many of the field's go into the file; all by default.
         layers: of every plane.
         bases: matrices (F, 3 k c) to use with the first k = 1, 2, … ranks, from `fields.slimmerf.gauge.put_in_order`. By
@@ -87,57 +90,83 @@ def to_slim(
         raise ConfigError("Only fields of planes × lines with our own decoders become .slim files.")
     if colours % have:
         raise ConfigError(f"{colours} appearance components cannot be dealt out to {have} ranks evenly.")
-    ranks = ranks or have
-    each = colours // have
-    coded = [_code_rank(field, rank, each, steps, layers, bases) for rank in range(ranks)]
-    chunks: list[tuple[bytes, dict[str, Any]]] = []
-    for rank, layer in order(ranks, layers):
-        parts = coded[rank][layer]
-        if not chunks:
-            parts = _base(field) + parts
-        chunks.append((_frame(parts), {"rank": rank, "layer": layer}))
+    if ranks not in (None, have):
+        field = cut(field, ranks, colours // have * ranks)
+        arguments = field.constructor_arguments()
     model: dict[str, Any] = {key: run[key] for key in ("schema", "method", "settings", "scene") if key in run}
-    arguments |= {"density_rank": ranks, "appearance_rank": each * ranks}
     model |= {
         "field": arguments,
         "steps": [steps.density, steps.appearance],
         "layers": layers,
-        "own_bases": bases is not None,
+        "bases": bases is not None,
     }
+    base = _base(field)
+    coded = {(k, r): _code(field, k, r, steps, layers, bases) for r in range(ranks or have) for k in KINDS}
+    chunks: list[tuple[bytes, dict[str, Any]]] = []
+    there: dict[tuple[str, int], int] = {}
+    for kind, rank, count in _order(field, model, base, coded, bases):
+        first = there.get((kind, rank), 0)
+        there[kind, rank] = first + count
+        parts = [part for layer in coded[kind, rank][first : first + count] for part in layer]
+        chunks.append((_frame(base + parts if not chunks else parts), {"kind": kind, "rank": rank, "layers": count}))
     return container.pack(model, chunks)
 
 
-def _code_rank(
-    field: TensoRF, rank: int, each: int, steps: Steps, layers: int, bases: list[Tensor] | None
-) -> list[list[bytes]]:
-    """Parts of every layer of a rank: of the first, columns of the basis, lines, and planes; of the others, planes.
+def _order(
+    field: TensoRF,
+    model: dict[str, Any],
+    base: list[bytes],
+    coded: dict[tuple[str, int], Parts],
+    bases: list[Tensor] | None,
+) -> list[Level]:
+    """By what they are worth to the cameras of the run; where there are none, coarse layers and first ranks first."""
+    cameras = model.get("scene", {}).get("cameras")
+    if not cameras:
+        units = [(layer, rank, kind) for kind, rank in coded for layer in range(model["layers"])]
+        return [Level(kind, rank, 1) for _, rank, kind in sorted(units, key=lambda unit: unit[:2])]
+    rounded = [
+        _build(model, base, {unit: parts[: layer + 1] for unit, parts in coded.items()}).to(field.aabb.device)
+        for layer in range(model["layers"])
+    ]
+    views = Views(field, rounded, from_json(cameras).to(field.aabb.device), bases)
+    return best_order(views, {unit: [sum(map(len, layer)) for layer in parts] for unit, parts in coded.items()})
 
-    The columns are the rank's; of a field with a basis for each number of ranks, those of all up to this one.
-    """
-    whole = _by_mode(field.decoder.basis.weight.detach()).cpu()
-    all_lengths = whole.norm(dim=0).clamp(min=1e-9)
-    mine = slice(each * rank, each * (rank + 1))
-    lengths = all_lengths[:, mine]
-    if bases is None:
-        columns = _code_columns(whole[..., mine] / lengths)
-    else:
-        columns = _code_columns(_by_mode(bases[rank]).cpu() / all_lengths[:, : mine.stop])
+
+def _code(field: TensoRF, kind: str, rank: int, steps: Steps, layers: int, bases: list[Tensor] | None) -> Parts:
+    """Columns of the basis are the rank's; of a field with a basis for each number of ranks, those of all up to this one."""
+    basis = _by_mode(field.decoder.basis.weight.detach()).cpu()
+    lengths = basis.norm(dim=0).clamp(min=1e-9)
     lines, planes = [], []
-    for grid, mode, at, step in _components(field, rank, each, steps):
-        scale = 1.0 if grid is field.density_grid else float(lengths[mode, at - each * rank])
-        line, plane = _code_component(grid, mode, at, scale, step, layers)
+    for grid, mode, at in _components(field, kind, rank):
+        scale = 1.0 if kind == "density" else float(lengths[mode, at])
+        line, plane = _code_component(grid, mode, at, scale, steps.of(kind), layers)
         lines.append(line)
         planes.append(plane)
     first, *more = ([plane[layer] for plane in planes] for layer in range(layers))
+    if kind == "density":
+        return [[*lines, *first], *more]
+    mine = _columns(field, rank)
+    if bases is None:
+        columns = _code_columns(basis[..., mine] / lengths[:, mine])
+    else:
+        columns = _code_columns(_by_mode(bases[rank]).cpu() / lengths[:, : mine.stop])
     return [[columns, *lines, *first], *more]
 
 
-def _components(field: TensoRF, rank: int, each: int, steps: Steps) -> Iterator[tuple[FactorisedGrid, int, int, float]]:
-    """Grid, mode, number and step of what makes up a rank, in the order of the file."""
+def _components(field: TensoRF, kind: str, rank: int) -> Iterator[tuple[FactorisedGrid, int, int]]:
+    """Grid, mode and number of what makes up a rank, in the order of the file."""
+    columns = _columns(field, rank)
     for mode in range(3):
-        yield field.density_grid, mode, rank, steps.density
-        for c in range(each * rank, each * (rank + 1)):
-            yield field.appearance_grid, mode, c, steps.appearance
+        if kind == "density":
+            yield field.density_grid, mode, rank
+        else:
+            yield from ((field.appearance_grid, mode, at) for at in range(columns.start, columns.stop))
+
+
+def _columns(field: TensoRF, rank: int) -> slice:
+    """Which appearance components of each mode are a rank's."""
+    each = field.appearance_grid.channels // field.density_grid.channels
+    return slice(each * rank, each * (rank + 1))
 
 
 def _by_mode(basis: Tensor) -> Tensor:
@@ -152,7 +181,7 @@ def from_slim(slim: container.Slim, levels: int | None = None) -> TensoRF:
         CheckpointError: a file whose contents do not fit its header.
     """
     try:
-        return _build(slim.model, slim.chunks[:levels], slim.table)
+        return _build(slim.model, *_unpack(slim.model, slim.chunks[:levels], slim.table))
     except (
         FieldsError,
         ArithmeticError,
@@ -289,44 +318,61 @@ def _unpack_occupancy(data: bytes) -> Tensor:
 # ---------------------------------------------------------------------------------------- a field again
 
 
-def _build(model: dict[str, Any], chunks: list[bytes], table: list[dict[str, Any]]) -> TensoRF:
-    arguments, steps, all_layers = dict(model["field"]), Steps(*map(float, model["steps"])), model["layers"]
-    if not (0 < steps.density < math.inf and 0 < steps.appearance < math.inf and 0 < all_layers <= 32):
-        raise ValueError("its steps make no sense")
+def _unpack(
+    model: dict[str, Any], chunks: list[bytes], table: list[dict[str, Any]]
+) -> tuple[list[bytes], dict[tuple[str, int], Parts]]:
+    """The base, and what is there of each kind and rank."""
+    arguments = model["field"]
     each = arguments["appearance_rank"] // arguments["density_rank"]
-    count = 3 * (1 + each)
     in_base = 1 + 2 * (3 if arguments["decoder"] == "mlp" else 0)
     base: list[bytes] = []
-    ranks: dict[int, list[list[bytes]]] = {}
+    coded: dict[tuple[str, int], Parts] = {}
     for chunk, row in zip(chunks, table, strict=False):
-        layer, layers = row["layer"], ranks.setdefault(row["rank"], [])
-        if layer != len(layers):
-            raise ValueError("a layer comes before the one above it")
-        parts = list(_parts(chunk, (0 if base else in_base) + (1 + count if layer == 0 else 0) + count))
+        kind, rank, layers = row["kind"], row["rank"], row["layers"]
+        planes, columns = (3, 0) if kind == "density" else (3 * each, 1)
+        if kind not in KINDS or not 0 <= rank < arguments["density_rank"] or not 0 < layers <= model["layers"]:
+            raise ValueError(f"a level of {kind} {rank}")
+        have = coded.setdefault((kind, rank), [])
+        head = 0 if have else columns + planes
+        parts = list(_parts(chunk, (0 if base else in_base) + head + planes * layers))
         if not base:
             base, parts = parts[:in_base], parts[in_base:]
-        layers.append(parts)
-    if sorted(ranks) != list(range(len(ranks))):
-        raise ValueError("a rank comes before the one before it")
-    arguments |= {"density_rank": len(ranks), "appearance_rank": each * len(ranks), "occupancy_resolution": [2, 2, 2]}
+        have.append(parts[: head + planes])
+        have.extend(parts[at : at + planes] for at in range(head + planes, len(parts), planes))
+    for kind in KINDS:
+        ranks = [rank for k, rank in coded if k == kind]
+        if ranks != list(range(len(ranks))):
+            raise ValueError("a rank comes before the one before it")
+    return base, coded
+
+
+def _build(model: dict[str, Any], base: list[bytes], coded: dict[tuple[str, int], Parts]) -> TensoRF:
+    """The field of these parts. What is there of one kind only has nothing, not noise, in its place of the other."""
+    arguments, steps, layers = dict(model["field"]), Steps(*map(float, model["steps"])), model["layers"]
+    if not (0 < steps.density < math.inf and 0 < steps.appearance < math.inf and 0 < layers <= 32):
+        raise ValueError("its steps make no sense")
+    each, ranks = arguments["appearance_rank"] // arguments["density_rank"], 1 + max(rank for _, rank in coded)
+    arguments |= {"density_rank": ranks, "appearance_rank": each * ranks, "occupancy_resolution": [2, 2, 2]}
     _check_size(arguments)
-    kind = method(str(model["method"])).load_field()
-    if not issubclass(kind, TensoRF):
+    kind_of_field = method(str(model["method"])).load_field()
+    if not issubclass(kind_of_field, TensoRF):
         raise ValueError(f"a field of {model['method']}")
-    field = kind(**arguments)
+    field = kind_of_field(**arguments)
     with torch.no_grad():
+        for factor in (*field.density_grid.factors, *field.appearance_grid.factors):
+            factor.zero_()
         field.occupied = _unpack_occupancy(base[0])
         for layer, weight, bias in zip(field.decoder.mlp, base[1::2], base[2::2], strict=True):
             _read_layer(layer, weight, bias)
-        basis = _by_mode(field.decoder.basis.weight.detach())
-        for rank, (first, *more) in sorted(ranks.items()):
-            columns, lines, planes = first[0], first[1 : 1 + count], [first[1 + count :], *more]
-            first_of_it = 0 if model["own_bases"] else each * rank
-            basis[..., first_of_it : each * (rank + 1)] = _decode_columns(columns, len(basis))
-            for (grid, mode, at, step), line, *of_plane in zip(
-                _components(field, rank, each, steps), lines, *planes, strict=True
-            ):
-                _read_component(grid, mode, at, line, of_plane, step, all_layers)
+        basis = _by_mode(field.decoder.basis.weight.detach().zero_())
+        for (kind, rank), (first, *more) in coded.items():
+            if kind == "appearance":
+                mine, (columns, *first) = _columns(field, rank), first
+                basis[..., 0 if model["bases"] else mine.start : mine.stop] = _decode_columns(columns, len(basis))
+            components = list(_components(field, kind, rank))
+            lines, planes = first[: len(components)], [first[len(components) :], *more]
+            for (grid, mode, at), line, *of_plane in zip(components, lines, *planes, strict=True):
+                _read_component(grid, mode, at, line, of_plane, steps.of(kind), layers)
     return field
 
 

@@ -74,3 +74,9 @@ def test_layers_that_do_not_fit_are_named():
     features, directions, basis, weights, biases = inputs(torch.float32, 3, **TestDecoder.cases[0])
     with pytest.raises(ShapeError, match="weight 1"):
         fused_decoder(features, directions, basis, [weights[0], weights[1][:, :-1], weights[2]], biases)
+
+
+def test_no_features_are_no_input():
+    features, directions, basis, weights, biases = inputs(torch.float32, 3, **TestDecoder.cases[0])
+    with pytest.raises(ShapeError, match="0 wide"):
+        fused_decoder(features[:, :0], directions, basis[:, :0], weights, biases)
