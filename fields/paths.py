@@ -136,8 +136,9 @@ def read_nerfstudio_path(file: Path) -> tuple[Cameras, float]:
 
 def to_json(cameras: Cameras) -> dict:
     """Pinhole part of cameras as plain data: enough to lay paths by."""
+    poses = cameras.world_from_camera[:, :3].flatten(1).tolist()
     return {
-        "world_from_camera": cameras.world_from_camera[:, :3].flatten(1).tolist(),
+        "world_from_camera": [[float(f"{v:.9g}") for v in pose] for pose in poses],  # all that a float32 has
         **{name: getattr(cameras, name).tolist() for name in ("fx", "fy", "cx", "cy", "width", "height")},
     }
 

@@ -39,6 +39,7 @@ class Views:
         bases: as of `fields.slimmerf.slim.to_slim`.
     """
 
+    @torch.no_grad()
     def __init__(self, field: TensoRF, rounded: list[TensoRF], cameras: Cameras, bases: list[Tensor] | None) -> None:
         origins, self.directions = random_rays(cameras, _RAYS)
         t_starts, t_ends, self.rays, x, packed = field.march(origins, self.directions)
@@ -48,6 +49,7 @@ class Views:
         self.each = self.products[0].shape[2] // self.density[0].shape[1]
         self.truth = self._picture(field.density_feature(x), field.appearance_grid(x).view(len(x), 3, -1), None)
 
+    @torch.no_grad()
     def error(self, there: dict[tuple[str, int], int]) -> float:
         """Mean squared, of a field with so many layers of each kind and rank."""
         feature = torch.zeros_like(self.density[0][:, 0])
@@ -87,7 +89,6 @@ def random_rays(cameras: Cameras, count: int) -> tuple[Tensor, Tensor]:
     return cameras.rays(which, torch.rand(count, 2, generator=generator, device=device) * sizes)
 
 
-@torch.no_grad()
 def best_order(views: Views, sizes: dict[tuple[str, int], list[int]]) -> list[Level]:
     """The levels of a file, the first of which are one layer of each kind of the first rank.
 

@@ -25,7 +25,7 @@ from fields.core.decoder import encoded_width
 from fields.errors import CheckpointError, ConfigError, FieldsError
 from fields.io.run import results_folder
 from fields.methods import method
-from fields.paths import from_json
+from fields.paths import from_json, to_json
 from fields.slimmerf import container
 from fields.slimmerf.codec import decode, encode
 from fields.slimmerf.field import cut
@@ -38,6 +38,7 @@ _NETWORK = 1 / 24  # step of a matrix of the network, of its root mean square
 _MOST_OCCUPANCY = 1 << 24  # cells
 _LZMA: dict[str, Any] = {"format": lzma.FORMAT_RAW, "filters": [{"id": lzma.FILTER_LZMA2, "preset": 9}]}
 LAYERS = 5
+_MOST_CAMERAS = 16
 _MOST_NUMBERS = 1 << 28  # of a field: what a file may ask memory for
 
 Parts = list[list[bytes]]
@@ -109,7 +110,15 @@ def to_slim(
         there[kind, rank] = first + count
         parts = [part for layer in coded[kind, rank][first : first + count] for part in layer]
         chunks.append((_frame(base + parts if not chunks else parts), {"kind": kind, "rank": rank, "layers": count}))
+    if cameras := model.get("scene", {}).get("cameras"):
+        model["scene"] = model["scene"] | {"cameras": _some(cameras)}
     return container.pack(model, chunks)
+
+
+def _some(cameras: dict[str, Any]) -> dict[str, Any]:
+    """Enough of a run's cameras to find a way around its scene."""
+    all_cameras = from_json(cameras)
+    return to_json(all_cameras[:: -(-len(all_cameras) // _MOST_CAMERAS)])
 
 
 def _order(
