@@ -9,6 +9,7 @@ from importlib import import_module
 VERBS = {
     "train": "train a field on a scene: fields train METHOD [--data DIR]",
     "eval": "measure a trained run on its test images",
+    "view": "look at a run in a browser",
     "render": "render images and videos of a run along a camera path",
     "export": "write the surface of a run as a mesh and a point cloud",
     "slim": "write a run as a file of any size, whose every prefix is a smaller model",

@@ -23,6 +23,7 @@ from fields.errors import DataError
 from fields.io.atomic import write_json
 from fields.io.run import load, save_field
 from fields.methods import method
+from fields.paths import to_json
 from fields.slimmerf import container
 from fields.slimmerf.field import cut
 from fields.slimmerf.gauge import put_in_order
@@ -96,7 +97,7 @@ def rate(scene: Scene, arguments: argparse.Namespace) -> Iterator[dict]:
     def point(curve: str, size: int, field: TensoRF, **facts) -> dict:
         return {"scene": scene.name, "curve": curve, **facts, "bytes": size} | score(field, scene)
 
-    run = {"schema": 1, "method": "slimmerf"}
+    run = {"schema": 1, "method": "slimmerf", "scene": {"cameras": to_json(scene.train.cameras)}}
     nested = field_of(scene, "nested", 8, arguments)
     slim = container.read(to_slim(nested, DEFAULT_STEPS, run))
     for level in range(1, len(slim.table) + 1):

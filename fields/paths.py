@@ -15,12 +15,14 @@ from fields.data.cameras import Cameras
 from fields.errors import DataError
 from fields.rendering import orbit
 
+_LARGEST, _LONGEST = 1 << 14, 1 << 17  # pixels of a side, images of a path: what a file may ask for
+
 
 def surround(cameras: Cameras) -> bool:
     """Whether these cameras stand on all sides of what they look at: as seen from there, no two neighbours are more
     than 120 degrees of a turn apart. What lies on the far side of those that do not, nobody has seen."""
     centre, _, converges = focus(cameras)
-    up = _up(cameras)
+    up = up_of(cameras)
     offset = cameras.centres - centre.float()
     right = normalize(torch.linalg.cross(up, torch.eye(3)[int(up.abs().argmin())]), dim=0)
     angles = torch.atan2(offset @ torch.linalg.cross(up, right), offset @ right).sort().values
@@ -28,7 +30,7 @@ def surround(cameras: Cameras) -> bool:
     return converges and bool(gaps.max() < 2 * math.pi / 3)
 
 
-def _up(cameras: Cameras) -> Tensor:
+def up_of(cameras: Cameras) -> Tensor:
     """(3,) unit: the mean up of these cameras, or the axis it is close to."""
     up = normalize(cameras.world_from_camera[:, :3, 1].mean(0), dim=0)
     tilt = up.abs().max()
@@ -37,7 +39,7 @@ def _up(cameras: Cameras) -> Tensor:
 
 def orbit_around(cameras: Cameras, aabb: Tensor, frames: int, size: tuple[int, int] | None = None) -> Cameras:
     """A turn around the middle of `aabb` (6,), as far and as high as these cameras typically are, up as they are."""
-    centre, up = (aabb[:3] + aabb[3:]).cpu() / 2, _up(cameras)
+    centre, up = (aabb[:3] + aabb[3:]).cpu() / 2, up_of(cameras)
     offset = cameras.centres - centre
     radius = float(offset.norm(dim=-1).median())
     elevation = math.degrees(math.asin(float((normalize(offset, dim=-1) @ up).median().clamp(-0.99, 0.99))))
@@ -65,14 +67,21 @@ def spiral(cameras: Cameras, aabb: Tensor, frames: int, turns: int = 2, size: tu
     return Cameras.look_at(eyes, target, up, focal=focal, width=w, height=h)
 
 
-def interpolate(cameras: Cameras, frames: int, size: tuple[int, int] | None = None) -> Cameras:
-    """A smooth flight through these cameras in their order: Catmull-Rom positions, slerped rotations, pinholes."""
+def interpolate(cameras: Cameras, frames: int, size: tuple[int, int] | None = None, *, closed: bool = False) -> Cameras:
+    """A smooth flight through these cameras in their order: Catmull-Rom positions, slerped rotations, pinholes.
+
+    Args:
+        closed: go on from the last to the first, which is not repeated.
+    """
     if len(cameras) < 2:
         raise DataError("A path needs at least two cameras to go between.")
-    u = torch.linspace(0, len(cameras) - 1, frames)
-    i = u.long().clamp(max=len(cameras) - 2)
+    if closed:
+        cameras = cameras[[*range(len(cameras)), 0]]
+    last = len(cameras) - 1
+    u = torch.linspace(0, last, frames + closed)[:frames]
+    i = u.long().clamp(max=last - 1)
     t = (u - i)[:, None]
-    at = lambda k: cameras.centres[k.clamp(0, len(cameras) - 1)]  # noqa: E731
+    at = lambda k: cameras.centres[k % last if closed else k.clamp(0, last)]  # noqa: E731
     a, b, c, d = at(i - 1), at(i), at(i + 1), at(i + 2)
     pose = torch.eye(4).repeat(frames, 1, 1)
     pose[:, :3, 3] = b + 0.5 * t * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)))
@@ -98,24 +107,38 @@ def _fraction(rotation: Tensor, t: Tensor) -> Tensor:
 
 
 def read_nerfstudio_path(file: Path) -> tuple[Cameras, float]:
-    """Cameras and frames per second of a path saved by nerfstudio's viewer, in the scene's world frame.
+    """Cameras and frames per second of a path saved by nerfstudio's viewer or ours, in the scene's world frame.
 
     Raises:
         DataError: not such a file, or cameras other than perspective ones.
     """
     try:
-        path = json.loads(file.read_text())
-        if (kind := path.get("camera_type", "perspective")) != "perspective":
-            raise DataError(f"{file}: its cameras are {kind}; only perspective ones can be rendered.")
-        frames = path["camera_path"]
-        w, h = int(path["render_width"]), int(path["render_height"])
-        pose = torch.tensor([f["camera_to_world"] for f in frames], dtype=torch.float64).view(-1, 4, 4)
-        fov = torch.tensor([f["fov"] for f in frames], dtype=torch.float64)  # vertical, degrees
-        seconds = float(path.get("seconds", len(frames) / float(path.get("fps", 24))))
+        return parse_nerfstudio_path(file.read_bytes(), str(file))
     except FileNotFoundError:
         raise DataError(
             f"{file}: no such file. --path is auto, orbit, spiral, interpolate, test, train or a camera path file."
         ) from None
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror}). Give a camera path file.") from None
+
+
+def parse_nerfstudio_path(text: bytes, name: str, frames: str = "camera_path") -> tuple[Cameras, float]:
+    """As `read_nerfstudio_path`, of the bytes of a file called `name`.
+
+    Args:
+        frames: "camera_path", every frame, or "keyframes", what a person has set.
+    """
+    try:
+        path = json.loads(text)
+        if (kind := path.get("camera_type", "perspective")) != "perspective":
+            raise DataError(f"{name}: its cameras are {kind}; only perspective ones can be rendered.")
+        matrix = {"camera_path": "camera_to_world", "keyframes": "matrix"}[frames]
+        w, h = int(path["render_width"]), int(path["render_height"])
+        pose = torch.tensor([f[matrix] for f in path[frames]], dtype=torch.float64).view(-1, 4, 4)
+        fov = torch.tensor([f["fov"] for f in path[frames]], dtype=torch.float64)  # vertical, degrees
+        seconds = float(path.get("seconds", len(path["camera_path"]) / float(path.get("fps", 24))))
+        if not (0 < w <= _LARGEST and 0 < h <= _LARGEST and len(pose) <= _LONGEST):
+            raise ValueError(f"{len(pose)} images of {w} × {h} pixels")
     except (
         json.JSONDecodeError,
         UnicodeDecodeError,
@@ -125,13 +148,38 @@ def read_nerfstudio_path(file: Path) -> tuple[Cameras, float]:
         AttributeError,
         RuntimeError,
     ) as error:
-        raise DataError(f"{file}: not a camera path of nerfstudio ({error}). Export one from its viewer.") from None
-    if not len(pose) or not pose.isfinite().all() or not fov.isfinite().all():
-        raise DataError(f"{file}: the camera path is empty or has poses that are not finite. Export it again.")
+        raise DataError(f"{name}: not a camera path of nerfstudio ({error}). Export one from its viewer.") from None
+    if not len(pose) or not pose.isfinite().all() or not ((fov > 0) & (fov < 180)).all():
+        raise DataError(f"{name}: the camera path is empty or has poses that are not finite. Export it again.")
     focal = h / 2 / torch.tan(torch.deg2rad(fov) / 2)
     half = torch.full((len(pose),), 0.5)
     cameras = Cameras(pose, focal, focal, half * w, half * h, torch.full((len(pose),), w), torch.full((len(pose),), h))
     return cameras, len(pose) / max(seconds, 1e-6)
+
+
+def nerfstudio_path(keys: Cameras, frames: Cameras, fps: float, *, closed: bool = False) -> dict:
+    """Plain data of the file that `read_nerfstudio_path` and nerfstudio's own viewer and renderer read."""
+
+    def entries(cameras: Cameras, matrix: str) -> list[dict]:
+        fov = torch.rad2deg(2 * torch.atan(cameras.height / (2 * cameras.fy)))
+        rows = zip(cameras.world_from_camera.flatten(1).tolist(), fov.tolist(), strict=True)
+        return [{matrix: pose, "fov": degrees, "aspect": aspect} for pose, degrees in rows]
+
+    w, h = int(frames.width[0]), int(frames.height[0])
+    aspect = w / h
+    return {
+        "camera_type": "perspective",
+        "render_width": w,
+        "render_height": h,
+        "fps": fps,
+        "seconds": len(frames) / fps,
+        "is_cycle": closed,
+        "smoothness_value": 0.0,
+        "default_fov": float(torch.rad2deg(2 * torch.atan(keys.height[0] / (2 * keys.fy[0])))),
+        "default_transition_sec": len(frames) / fps / max(len(keys) - (not closed), 1),
+        "keyframes": entries(keys, "matrix"),
+        "camera_path": entries(frames, "camera_to_world"),
+    }
 
 
 def to_json(cameras: Cameras) -> dict:

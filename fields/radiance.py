@@ -5,12 +5,14 @@ A method says what density and colour are at a point; marching, compositing and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from fields.core import (
     ClearanceCache,
@@ -34,6 +36,24 @@ class Room:
     """Of them."""
 
 
+@dataclass(frozen=True)
+class Crop:
+    """A box that may be turned."""
+
+    world_from_box: Tensor
+    """(4, 4) rigid."""
+    size: Tensor
+    """(3,) whole edges, scene units; the middle of the box is its origin."""
+
+    def span(self, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """Distances (N,) along unit directions at which rays enter and leave; leaving before entering where they miss."""
+        rotation, middle = self.world_from_box[:3, :3], self.world_from_box[:3, 3]
+        start, along = (origins - middle) @ rotation, directions @ rotation
+        along = torch.where(along == 0, 1e-12, along)
+        one, other = (-self.size / 2 - start) / along, (self.size / 2 - start) / along
+        return torch.minimum(one, other).amax(-1), torch.maximum(one, other).amin(-1)
+
+
 class RadianceField(Field):
     """A density and a colour at every point of a box.
 
@@ -49,6 +69,8 @@ class RadianceField(Field):
 
     aabb: Tensor
     occupied: Tensor
+    crop: Crop | None = None
+    """What rays see is cut to this box; see `cropped`."""
 
     def __init__(
         self,
@@ -83,6 +105,10 @@ class RadianceField(Field):
 
     def colour(self, x: Tensor, directions: Tensor) -> Tensor:
         """sRGB colour (N, 3) at normalised positions (N, 3) seen along unit directions (N, 3)."""
+        raise NotImplementedError
+
+    def features(self, x: Tensor) -> Tensor:
+        """(N, C) what colour is decoded from at normalised positions (N, 3), whatever the direction."""
         raise NotImplementedError
 
     # ------------------------------------------------------------------------------------ what follows from it
@@ -172,6 +198,10 @@ class RadianceField(Field):
         """Where rays enter and leave the box (N,), between near and far; an empty span where they miss it."""
         t_min, t_max, hits = ray_aabb_intersect(origins, directions, self.aabb[None], self.near, self.far)
         t_min, t_max = t_min[:, 0], torch.where(hits[:, 0], t_max[:, 0], t_min[:, 0])
+        if self.crop is not None:
+            enter, leave = self.crop.span(origins, directions)
+            t_min = torch.maximum(t_min, enter)
+            t_max = torch.maximum(torch.minimum(t_max, leave), t_min)
         return (t_min if jitter is None else t_min + jitter * self.step_size), t_max
 
     def in_sight(self, origins: Tensor, directions: Tensor, jitter: Tensor | None = None) -> tuple[Any, ...]:
@@ -187,6 +217,33 @@ class RadianceField(Field):
         if torch.is_grad_enabled():
             weights, _ = self.weights(x, t_starts, t_ends, rays, n)
         return x, t_starts, t_ends, rays, weights, made
+
+    @torch.no_grad()
+    def accumulate(self, origins: Tensor, directions: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
+        """(N, C): what `of` says of normalised positions (M, 3), each by the part of the ray's light that is from there."""
+        x, _, _, rays, weights, _ = self.in_sight(origins, directions)
+        shown = (weights > self.shading_threshold).nonzero()[:, 0]
+        return accumulate_along_rays(weights[shown], of(x[shown]), rays[shown], origins.shape[0])
+
+    def outward(self, x: Tensor) -> Tensor:
+        """(N, 3) unit, world frame: down the slope of the density at normalised positions (N, 3); zero where it has none."""
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(self.density_feature(x).sum(), x)
+        return normalize(-slope / (self.aabb[3:] - self.aabb[:3]), dim=-1)
+
+    def normals(self, origins: Tensor, directions: Tensor) -> Tensor:
+        """(N, 3) unit, world frame: the mean of `outward` along each ray; zero where it meets nothing."""
+        return normalize(self.accumulate(origins, directions, self.outward), dim=-1)
+
+    @contextmanager
+    def cropped(self, box: Crop | None) -> Iterator[None]:
+        """Within, rays see only what lies in a box."""
+        before, self.crop = self.crop, box
+        try:
+            yield
+        finally:
+            self.crop = before
 
     # ------------------------------------------------------------------------------------ occupancy
 

@@ -45,9 +45,20 @@ class SlimmeRF(TensoRF):
     def colour(self, x: Tensor, directions: Tensor) -> Tensor:
         if self.shown == self.ranks:
             return super().colour(x, directions)
+        products, basis = self._products(x)
+        return self.decoder(products, directions, basis)
+
+    def features(self, x: Tensor) -> Tensor:
+        if self.shown == self.ranks:
+            return super().features(x)
+        products, basis = self._products(x)
+        return products @ basis.T
+
+    def _products(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of the ranks that are shown, and their columns of the basis."""
         count = self.shown * self.per_rank
         basis = self.decoder.basis.weight[:, first_columns(self.ranks * self.per_rank, count)]
-        return self.decoder(self.appearance_grid(x, first=count), directions, basis)
+        return self.appearance_grid(x, first=count), basis
 
 
 def first_columns(of_all: int, count: int) -> Tensor:

@@ -133,6 +133,9 @@ class Strivec(RadianceField):
         """
         return self.decoder(self.appearance_cloud(self.denormalise(x), self.boxes), directions)
 
+    def features(self, x: Tensor) -> Tensor:
+        return self.decoder.basis(self.appearance_cloud(self.denormalise(x), self.boxes))
+
     # ------------------------------------------------------------------------------------ change of shape
 
     @torch.no_grad()

@@ -102,6 +102,9 @@ class TensoRF(RadianceField):
         """sRGB colour (N, 3) at normalised positions (N, 3) seen along unit directions (N, 3): eq. 4."""
         return self.decoder(self.appearance_grid(x), directions)
 
+    def features(self, x: Tensor) -> Tensor:
+        return self.decoder.basis(self.appearance_grid(x))
+
     # ------------------------------------------------------------------------------------ rendering
 
     def render_rays(

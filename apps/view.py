@@ -1,0 +1,89 @@
+"""``fields view RUN``: look at a run in a browser."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import webbrowser
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from fields.apps.common import open_run, parse
+from tyro.conf import Positional
+
+
+@dataclass
+class Options:
+    run: Annotated[Path, Positional]
+    """Run folder that `fields train` wrote, or a .slim file."""
+    compare: Path | None = None
+    """A second run, to see beside the first."""
+    data: Path | None = None
+    """Scene folder, for its photographs, where it is no longer where it was trained from."""
+    host: str = "127.0.0.1"
+    """Address to listen on. 0.0.0.0 lets everybody on the network look, and use the controls."""
+    port: int = 7007
+    """If it is taken, the next that is free."""
+    fps: float | None = None
+    """Images per second to aim for while the camera moves. Default: 10 on a CPU, 30 on a GPU."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    open: bool = False
+    """Also open a browser."""
+
+
+def main(arguments: list[str]) -> int:
+    options = parse(arguments, Options, "fields view", "Shows a run in a browser.")
+
+    from fields.apps.viewer.viewer import Viewer
+
+    from fields.errors import ConfigError
+
+    if options.fps is not None and not 1 <= options.fps <= 60:
+        raise ConfigError(f"--fps is {options.fps:g}; it can be 1 to 60.")
+    subject = subject_of(options.run, options.device)
+    other = None if options.compare is None else subject_of(options.compare, options.device)
+    on_gpu = subject.field.aabb.is_cuda
+    viewer = Viewer(
+        subject, other, photographs=lambda: photographs_of(options.run, subject.config, options.data), host=options.host,
+        port=options.port, frames_per_second=options.fps or (30.0 if on_gpu else 10.0),
+    )  # fmt: skip
+    print(f"{viewer.url}  shows {options.run}; Ctrl-C ends it.", flush=True)
+    if options.open:
+        webbrowser.open(viewer.url)
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        viewer.stop()
+        print(f"\nNext: fields render {options.run}", file=sys.stderr)
+    return 0
+
+
+def subject_of(run: Path, device: str):
+    """What the viewer needs of a run."""
+    from fields.apps.viewer.viewer import Subject
+
+    from fields.io.atomic import read_json
+    from fields.paths import from_json
+
+    config, field = open_run(run, device)
+    count = sum(p.numel() for p in field.parameters())
+    facts = f"{config['method']} · {count / 1e6:.2f} M parameters"
+    metrics = run / "metrics.json"
+    if metrics.is_file():
+        figures = read_json(metrics)
+        if isinstance(figures, dict) and isinstance(psnr := figures.get("results", {}).get("psnr"), float):
+            facts += f" · {psnr:.2f} dB on {figures.get('split', 'test')} images"
+    cameras = from_json(config.get("scene", {}).get("cameras", {}))
+    return Subject(run.resolve().name, field, config, cameras, run, facts)
+
+
+def photographs_of(run: Path, config: dict, data: Path | None):
+    """The images a run was trained with, in the order of its cameras."""
+    from fields.io.run import scene_of
+
+    scene = scene_of(run, config, data)
+    names = config["scene"].get("images", scene.train.names)
+    place = {name: i for i, name in enumerate(scene.train.names)}
+    return scene.train.select([place[name] for name in names if name in place])

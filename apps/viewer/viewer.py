@@ -1,0 +1,347 @@
+"""The server and the controls that every run has."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import viser
+from fields.apps.viewer.frames import Eye, Style, View, field_eye, nearest_photograph, photograph_eye
+from fields.apps.viewer.journey import Journey
+from fields.apps.viewer.panels import Panel, panels_for
+from fields.apps.viewer.session import Pace, Session, wxyz_of
+from fields.apps.viewer.stage import Stage
+from viser import transforms
+
+from fields.data.cameras import Cameras
+from fields.data.scene import Split
+from fields.outputs import Palette, outputs_of
+from fields.paths import orbit_around, spiral, surround, up_of
+from fields.radiance import Crop
+from fields.rendering import Field
+
+_COLOURS = ("turbo", "viridis", "magma", "inferno", "cividis", "gray")
+_BACKGROUNDS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0), "grey": (0.5, 0.5, 0.5)}
+_RESOLUTIONS = {"automatic": None, "full": 1.0, "half": 0.5, "quarter": 0.25, "eighth": 0.125}
+_THUMBNAIL = 64  # pixels
+
+
+@dataclass
+class Subject:
+    """What is looked at."""
+
+    name: str
+    field: Field
+    config: dict[str, Any]
+    """As of `fields.io.run.load_config`."""
+    cameras: Cameras
+    """Those it was trained with."""
+    path: Path | None = None
+    """The run folder or file."""
+    facts: str = ""
+    """A line for the top of the window."""
+
+
+@dataclass
+class Viewer:
+    """Serves one subject, until `stop`, to any number of browsers.
+
+    Controls are shared: whoever connects, or connects again, finds them as they were left. Each browser has its own camera.
+
+    Args:
+        compare: a second subject, to see beside the first.
+        photographs: gives the training images; called in the background, as it may take long.
+        frames_per_second: to aim for while a camera moves.
+        own_thread: whether to draw in a thread of its own; if not, somebody calls `stage.run_for`.
+
+    Raises:
+        OSError: the port is taken.
+    """
+
+    subject: Subject
+    compare: Subject | None = None
+    photographs: Callable[[], Split] | None = None
+    host: str = "127.0.0.1"
+    port: int = 7007
+    frames_per_second: float = 10.0
+    own_thread: bool = True
+    stage: Stage = field(default_factory=Stage)
+    sessions: dict[int, Session] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.pace = Pace(self.frames_per_second)
+        self.images: Split | None = None
+        self._features: tuple[Field, Palette] | None = None
+        self.server = viser.ViserServer(
+            host=self.host, port=self.port, label=f"fields: {self.subject.name}", verbose=False
+        )
+        self.server.gui.configure_theme(control_layout="collapsible", control_width="medium", show_logo=False)
+        self._lay_out()
+        self.server.on_client_connect(self._connected)
+        self.server.on_client_disconnect(self._disconnected)
+        if self.photographs is not None:
+            threading.Thread(target=self._load_photographs, daemon=True).start()
+        if self.own_thread:
+            self._thread = threading.Thread(target=self.stage.run, daemon=True)
+            self._thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host if self.host not in ('0.0.0.0', '::') else 'localhost'}:{self.server.get_port()}"
+
+    @property
+    def device(self) -> torch.device:
+        return self.subject.field.aabb.device
+
+    def stop(self) -> None:
+        self.stage.stop()
+        self.server.stop()
+
+    def redraw(self, *_: object) -> None:
+        """Draws again for everybody: the field or the controls have changed."""
+        for session in list(self.sessions.values()):
+            session.redraw()
+
+    # ------------------------------------------------------------------------------------ browsers
+
+    def _connected(self, client: viser.ClientHandle) -> None:
+        self.sessions[client.client_id] = session = Session(self, client)
+        self.stage.enter(session)
+
+    def _disconnected(self, client: viser.ClientHandle) -> None:
+        if session := self.sessions.pop(client.client_id, None):
+            self.stage.leave(session)
+
+    # ------------------------------------------------------------------------------------ controls
+
+    def _lay_out(self) -> None:
+        gui, scene = self.server.gui, self.server.scene
+        scene.set_up_direction(tuple(up_of(self.subject.cameras).tolist()))
+        first, start = self._around(1), self.server.initial_camera
+        self.size = float((self.subject.field.aabb[3:] - self.subject.field.aabb[:3]).norm())
+        start.position = tuple(first.centres[0].tolist())
+        start.look_at = tuple(self._middle().tolist())
+        start.fov = 2 * float(torch.atan(first.height[0] / (2 * first.fy[0])))
+        start.near, start.far = 1e-3 * self.size, 1e3 * self.size
+
+        gui.add_markdown(f"### {self.subject.name}\n{self.subject.facts}")
+        self.status_place = gui.add_folder("Picture")
+        self.tabs = gui.add_tab_group()
+        with self.tabs.add_tab("View", viser.Icon.EYE):
+            self._view_tab()
+        with self.tabs.add_tab("Cameras", viser.Icon.CAMERA):
+            self._camera_tab()
+        with self.tabs.add_tab("Path", viser.Icon.ROUTE):
+            self.journey = Journey(self)
+        self.panels: list[Panel] = []
+        for kind in panels_for(self.subject):
+            with self.tabs.add_tab(kind.title):
+                self.panels.append(kind(self))
+
+    def _view_tab(self) -> None:
+        gui = self.server.gui
+        self.output = gui.add_dropdown("Show", outputs_of(self.subject.field), initial_value="rgb")
+        self.resolution = gui.add_dropdown(
+            "Resolution", tuple(_RESOLUTIONS), initial_value="automatic",
+            hint="Automatic: coarse while the camera moves, then sharper until it fills the window. Others stay as they are.",
+        )  # fmt: skip
+        self.speed = gui.add_slider(
+            "Frames per second", 1, 60, 1, self.frames_per_second, hint="To aim for while moving"
+        )
+        self.background = gui.add_dropdown("Background", tuple(_BACKGROUNDS), initial_value="white")
+        with gui.add_folder("Colours", expand_by_default=False):
+            self.colours = gui.add_dropdown("Map", _COLOURS, initial_value="turbo")
+            self.fit = gui.add_checkbox("Fit to the picture", True)
+            self.low = gui.add_number("First colour at", 0.0, step=0.01, disabled=True)
+            self.high = gui.add_number("Last colour at", 1.0, step=0.01, disabled=True)
+        with gui.add_folder("Compare", expand_by_default=self.compare is not None):
+            others = ["nothing"]
+            others += [self.compare.name] if self.compare else []
+            others += ["photograph"] if self.photographs else []
+            self.against = gui.add_dropdown(
+                "With", tuple(others), initial_value=others[1] if self.compare else "nothing"
+            )
+            self.split = gui.add_slider("Split", 0.0, 1.0, 0.01, 0.5)
+        with gui.add_folder("Crop", expand_by_default=False):
+            self._crop_controls()
+        for control in (self.output, self.resolution, self.background, self.colours, self.low, self.high, self.against,
+                        self.split):  # fmt: skip
+            control.on_update(self.redraw)
+
+        @self.speed.on_update
+        def _(_: object) -> None:
+            self.pace.frames_per_second = self.speed.value
+
+        @self.fit.on_update
+        def _(_: object) -> None:
+            self.low.disabled = self.high.disabled = self.fit.value
+            self.redraw()
+
+    def _crop_controls(self) -> None:
+        gui, scene = self.server.gui, self.server.scene
+        extent = (self.subject.field.aabb[3:] - self.subject.field.aabb[:3]).cpu()
+        self.cropping = gui.add_checkbox("Show only what is in a box", False)
+        self.crop_size = gui.add_vector3(
+            "Size", tuple(extent.tolist()), min=(1e-6,) * 3, step=float(extent.max()) / 100
+        )
+        again = gui.add_button("Whole box again")
+        middle = tuple(self._middle().tolist())
+        self.handle = scene.add_transform_controls(
+            "/crop", scale=0.3 * float(extent.max()), position=middle, visible=False, depth_test=False
+        )
+        self.outline = scene.add_box(
+            "/crop/box", dimensions=tuple(extent.tolist()), wireframe=True, color=(230, 120, 20), visible=False
+        )
+
+        def changed(_: object) -> None:
+            self.handle.visible = self.outline.visible = self.cropping.value
+            self.outline.dimensions = self.crop_size.value
+            self.redraw()
+
+        self.cropping.on_update(changed)
+        self.crop_size.on_update(changed)
+        self.handle.on_update(changed)
+
+        @again.on_click
+        def _(_: object) -> None:
+            self.handle.position, self.handle.wxyz = middle, (1.0, 0.0, 0.0, 0.0)
+            self.crop_size.value = tuple(extent.tolist())
+            changed(None)
+
+    def _camera_tab(self) -> None:
+        gui = self.server.gui
+        cameras = self.subject.cameras
+        self.show_cameras = gui.add_checkbox("Show the training cameras", False, hint="Click one to fly there.")
+        self.which = gui.add_slider("Number", 0, max(len(cameras) - 1, 1), 1, 0)
+        there = gui.add_button("Fly there", icon=viser.Icon.PLANE)
+        home = gui.add_button("Back to the start", icon=viser.Icon.HOME)
+        self.frusta: list[viser.CameraFrustumHandle] = []
+
+        @self.show_cameras.on_update
+        def _(_: object) -> None:
+            if not self.frusta:
+                self._add_frusta()
+            for frustum in self.frusta:
+                frustum.visible = self.show_cameras.value
+            self.redraw()  # what lies behind the field is hidden by it
+
+        @there.on_click
+        def _(event: viser.GuiEvent) -> None:
+            if event.client and self.which.value < len(cameras):
+                self.fly(event.client, cameras[int(self.which.value)])
+
+        @home.on_click
+        def _(event: viser.GuiEvent) -> None:
+            if event.client:
+                self.fly(event.client, self._around(1))
+
+    def _add_frusta(self) -> None:
+        cameras = self.subject.cameras
+        for i in range(len(cameras)):
+            one = cameras[i]
+            frustum = self.server.scene.add_camera_frustum(
+                f"/cameras/{i}", fov=2 * float(torch.atan(one.height / (2 * one.fy))), aspect=float(one.width / one.height),
+                scale=0.06 * self.size, color=(60, 110, 150), thickness=1.5, thickness_units="screen",
+                wxyz=wxyz_of(one.world_from_camera[0]), position=one.centres[0].numpy(), image=self._thumbnail(i),
+            )  # fmt: skip
+            frustum.on_click(lambda event, one=one: self.fly(event.client, one))
+            self.frusta.append(frustum)
+
+    def _thumbnail(self, i: int) -> np.ndarray | None:
+        if self.images is None or i >= len(self.images):
+            return None
+        image = self.images.images.image(i)
+        step = max(1, max(image.shape[:2]) // _THUMBNAIL)
+        small = image[::step, ::step].float()
+        if small.shape[-1] == 4:
+            small = small[..., :3] * small[..., 3:] / 255 + 255 - small[..., 3:]
+        return small.byte().numpy()
+
+    def _load_photographs(self) -> None:
+        from fields.errors import FieldsError
+
+        assert self.photographs is not None
+        try:
+            self.images = self.photographs()
+        except FieldsError as error:  # the scene has moved: everything else works without it
+            self.against.options = tuple(name for name in self.against.options if name != "photograph")
+            self.server.gui.add_markdown(f"No photographs: {error}")
+            return
+        for i, frustum in enumerate(self.frusta):
+            frustum.image = self._thumbnail(i)
+        self.redraw()
+
+    # ------------------------------------------------------------------------------------ what sessions ask
+
+    def style(self) -> Style:
+        """The controls as they are now."""
+        crop = None
+        if self.cropping.value:
+            pose = torch.eye(4)
+            pose[:3, :3] = torch.from_numpy(transforms.SO3(self.handle.wxyz).as_matrix())
+            pose[:3, 3] = torch.from_numpy(self.handle.position)
+            crop = Crop(pose.to(self.device), torch.tensor(self.crop_size.value, device=self.device))
+        return Style(
+            output=self.output.value,
+            colours=self.colours.value,
+            span=None if self.fit.value else (self.low.value, self.high.value),
+            background=_BACKGROUNDS[self.background.value],
+            crop=crop,
+            split=self.split.value,
+        )
+
+    def scale(self) -> float | None:
+        """The part of the window's resolution that is locked, if it is."""
+        return _RESOLUTIONS[self.resolution.value]
+
+    def eyes(self, view: View, style: Style) -> tuple[Eye, Eye | None]:
+        one, against = field_eye(self.subject.field, style), self.against.value
+        if self.compare is not None and against == self.compare.name:
+            return one, field_eye(self.compare.field, style)
+        if against == "photograph" and self.images is not None:
+            nearest = nearest_photograph(self.images, view, 1e-3 * self.size)
+            if nearest is not None:
+                return one, photograph_eye(self.images, nearest)
+        return one, None
+
+    def palette(self, style: Style) -> Palette | None:
+        """What turns values into colours without having seen them all; None where the picture decides."""
+        if style.output in ("rgb", "normal", "opacity"):
+            return Palette(style.output, name=style.colours)
+        if style.output == "features" and self._features and self._features[0] is self.subject.field:
+            return self._features[1]  # main components of another picture would be other colours
+        if style.span is not None and style.output != "features":
+            return Palette(style.output, *style.span, style.colours)
+        return None
+
+    def keep_palette(self, style: Style, palette: Palette) -> None:
+        if style.output == "features" == palette.output:
+            self._features = self.subject.field, palette
+
+    def wants_depth(self) -> bool:
+        """Whether something stands in the scene that the field may hide."""
+        return self.show_cameras.value or self.cropping.value or any(panel.in_scene for panel in self.panels)
+
+    # ------------------------------------------------------------------------------------ moving about
+
+    def fly(self, client: viser.ClientHandle, camera: Cameras) -> None:
+        """Puts a browser's camera where another one is."""
+        pose = camera.world_from_camera[0].cpu()
+        with client.atomic():
+            client.camera.wxyz = wxyz_of(pose)
+            client.camera.position = pose[:3, 3].numpy()
+            client.camera.fov = 2 * float(torch.atan(camera.height[0] / (2 * camera.fy[0])))
+        client.flush()
+
+    def _middle(self) -> torch.Tensor:
+        box = self.subject.field.aabb.cpu()
+        return (box[:3] + box[3:]) / 2
+
+    def _around(self, frames: int) -> Cameras:
+        lay = orbit_around if surround(self.subject.cameras) else spiral
+        return lay(self.subject.cameras, self.subject.field.aabb, frames)
