@@ -187,6 +187,8 @@ class Journey:
 class Preview:
     """Moves one browser's camera along a path; it is drawn for as for any camera that moves."""
 
+    left = False
+
     def __init__(self, journey: Journey, client: viser.ClientHandle, frames: Cameras, fps: float) -> None:
         self.journey, self.client, self.frames, self.fps = journey, client, frames, fps
         self.began, self.shown = time.monotonic(), -1
@@ -207,6 +209,8 @@ class Preview:
 
 class Film:
     """Renders every image of a path, whenever nobody needs a picture, and sends the film to the browser that asked."""
+
+    left = False  # whoever connects next can fetch it
 
     def __init__(self, journey: Journey, client: viser.ClientHandle, frames: Cameras, fps: float) -> None:
         self.journey, self.client = journey, client

@@ -26,6 +26,7 @@ class Session:
 
     def __init__(self, viewer: Viewer, client: viser.ClientHandle) -> None:
         self.viewer, self.client = viewer, client
+        self.left = False
         self.view: View | None = None
         self.window = 0  # height in pixels
         self.changed = self.resumes = 0.0
@@ -52,6 +53,8 @@ class Session:
 
     def redraw(self) -> None:
         """What is shown is no longer what is there."""
+        if self.left:
+            return
         self.changed = time.monotonic()
         if not self._moving:  # a coarse picture that has begun is finished: else a steady hand would never see one
             self._work = None
@@ -60,7 +63,7 @@ class Session:
     # ------------------------------------------------------------------------------------ an actor
 
     def urgency(self) -> int:
-        if self.view is None or time.monotonic() < self.resumes:
+        if self.left or self.view is None or time.monotonic() < self.resumes:
             return 0
         if self._work is None:
             return 2 if self._drawn < self.changed else 0

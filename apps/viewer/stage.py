@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from typing import Protocol
 
 
 class Actor(Protocol):
     """Somebody who wants to be drawn for."""
+
+    left: bool
+    """Whether its browser has gone, and what is sent there is lost."""
 
     def urgency(self) -> int:
         """0: nothing to do now; more is more urgent."""
@@ -46,7 +50,12 @@ class Stage:
         actor = next(actor for urgency, actor in waiting if urgency == best)
         if actor in self._actors:  # to the back of the queue
             self._actors = [*(other for other in self._actors if other is not actor), actor]
-        actor.act()
+        try:
+            actor.act()
+        except Exception:  # one browser's trouble is not that of the others
+            self.leave(actor)
+            if not actor.left:
+                traceback.print_exc()
         return True
 
     def wake(self) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +79,13 @@ class Viewer:
         self.pace = Pace(self.frames_per_second)
         self.images: Split | None = None
         self._features: tuple[Field, Palette] | None = None
-        self.server = viser.ViserServer(
-            host=self.host, port=self.port, label=f"fields: {self.subject.name}", verbose=False
+        with redirect_stdout(StringIO()):  # viser's own notice of its address
+            self.server = viser.ViserServer(
+                host=self.host, port=self.port, label=f"fields: {self.subject.name}", verbose=False
+            )
+        self.server.gui.configure_theme(
+            control_layout="collapsible", control_width="medium", show_logo=False, show_share_button=False
         )
-        self.server.gui.configure_theme(control_layout="collapsible", control_width="medium", show_logo=False)
         self._lay_out()
         self.server.on_client_connect(self._connected)
         self.server.on_client_disconnect(self._disconnected)
@@ -115,6 +120,7 @@ class Viewer:
 
     def _disconnected(self, client: viser.ClientHandle) -> None:
         if session := self.sessions.pop(client.client_id, None):
+            session.left = True
             self.stage.leave(session)
 
     # ------------------------------------------------------------------------------------ controls
