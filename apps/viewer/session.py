@@ -121,6 +121,8 @@ class Session:
             yield
 
     def _show(self, frame: Frame, began: float, how: str) -> None:
+        if self.left:
+            return
         height, width = frame.z.shape
         self._last = frame if frame.whole else self._last
         seconds = time.monotonic() - began

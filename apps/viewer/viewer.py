@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -79,6 +80,7 @@ class Viewer:
         self.pace = Pace(self.frames_per_second)
         self.images: Split | None = None
         self._features: tuple[Field, Palette] | None = None
+        logging.getLogger("websockets.server").setLevel(logging.CRITICAL)  # strangers' messages are no news
         with redirect_stdout(StringIO()):  # viser's own notice of its address
             self.server = viser.ViserServer(
                 host=self.host, port=self.port, label=f"fields: {self.subject.name}", verbose=False
