@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -85,6 +85,9 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
+
+    def begin(self, training: Any, stop: Callable[[], bool]) -> None:
+        pass
 
     def step(self, i: int, total: int, numbers: Mapping[str, Any] | None = None) -> None:
         from fields.training.trainer import peak_memory

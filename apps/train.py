@@ -36,6 +36,10 @@ class Options:
     """Save this often, to go on from with --resume."""
     resume: bool = False
     """Go on from the last checkpoint in the run folder."""
+    viewer: bool = False
+    """Show the scene in a browser while it trains."""
+    port: int = 7007
+    """Of the viewer; if it is taken, the next that is free."""
 
 
 def main(arguments: list[str]) -> int:
@@ -84,8 +88,9 @@ def train(chosen: Method, settings, scene, options: Options, arguments: list[str
     with Progress(chosen.name) as progress:
         progress.say(f"{scene.format} scene {scene.path}: {len(scene.train)} train and {len(scene.test)} test images")
         progress.say(f"backend {_backend.backend_name(scene.aabb.device)}, run folder {out}")
+        watcher = _with_viewer(progress, chosen, settings, scene, out, options.port) if options.viewer else progress
         try:
-            result = run(chosen, settings, scene, out, seed=options.seed, resume=options.resume, watcher=progress,
+            result = run(chosen, settings, scene, out, seed=options.seed, resume=options.resume, watcher=watcher,
                          downscale=options.downscale, checkpoint_seconds=options.checkpoint_seconds)  # fmt: skip
         except Interrupted as stop:
             progress.say(str(stop))
@@ -103,6 +108,14 @@ def train(chosen: Method, settings, scene, options: Options, arguments: list[str
     print(f"{figures}   (test images in {out / 'renders'}, figures in {out / 'metrics.json'})")
     print(f"Next: fields render {shlex.quote(str(out))}")
     return 0
+
+
+def _with_viewer(progress: Progress, chosen: Method, settings, scene, out: Path, port: int):
+    """A watcher that also shows the field in a browser."""
+    from fields.apps.viewer.audience import Audience
+
+    config = {"method": chosen.name, "settings": dataclasses.asdict(settings)}
+    return Audience(progress, out.name, config, scene, port)
 
 
 def _preset(chosen: Method, asked: str, device: str) -> str:

@@ -17,6 +17,9 @@ from fields.training.trainer import run
 class Silent:
     """Watches a training without a word."""
 
+    def begin(self, training: Any, stop: Any) -> None:
+        pass
+
     def step(self, i: int, total: int, numbers: Mapping[str, Any]) -> None:
         pass
 

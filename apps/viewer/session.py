@@ -32,6 +32,7 @@ class Session:
         self.changed = self.resumes = 0.0
         self._drawn = -1.0  # when what is shown was asked for
         self._last: Frame | None = None
+        self._as_fine = False
         self._work: Generator[None, None, None] | None = None
         self._moving = False
         with viewer.status_place:
@@ -51,11 +52,11 @@ class Session:
             self.view, self.window = view, camera.image_height
             self.redraw()
 
-    def redraw(self) -> None:
-        """What is shown is no longer what is there."""
+    def redraw(self, as_fine: bool = False) -> None:
+        """What is shown is no longer what is there. `as_fine`: do not begin again with a coarse picture."""
         if self.left:
             return
-        self.changed = time.monotonic()
+        self.changed, self._as_fine = time.monotonic(), as_fine
         if not self._moving:  # a coarse picture that has begun is finished: else a steady hand would never see one
             self._work = None
         self.viewer.stage.wake()
@@ -87,6 +88,8 @@ class Session:
         scale = viewer.scale()
         finest = max(1, round(full * (scale or 1.0)))
         height = finest if scale else min(finest, viewer.pace.height(view.aspect))
+        if self._as_fine and self._last is not None:
+            height = max(height, min(finest, len(self._last.z)))
         first = draw(eyes, view, style, height, viewer.palette(style), self._last, viewer.device)
         self._moving = True
         frame = yield from self._watched(first, asked)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from io import StringIO
@@ -60,6 +60,7 @@ class Viewer:
         compare: a second subject, to see beside the first.
         photographs: gives the training images; called in the background, as it may take long.
         frames_per_second: to aim for while a camera moves.
+        panels: further tabs, before those that suit the subject.
         own_thread: whether to draw in a thread of its own; if not, somebody calls `stage.run_for`.
 
     Raises:
@@ -73,6 +74,7 @@ class Viewer:
     port: int = 7007
     frames_per_second: float = 10.0
     own_thread: bool = True
+    panels: Sequence[type[Panel]] = ()
     stage: Stage = field(default_factory=Stage)
     sessions: dict[int, Session] = field(default_factory=dict)
 
@@ -109,10 +111,10 @@ class Viewer:
         self.stage.stop()
         self.server.stop()
 
-    def redraw(self, *_: object) -> None:
-        """Draws again for everybody: the field or the controls have changed."""
+    def redraw(self, *_: object, as_fine: bool = False) -> None:
+        """Draws again for everybody: the field or the controls have changed. `as_fine`: not coarse first."""
         for session in list(self.sessions.values()):
-            session.redraw()
+            session.redraw(as_fine)
 
     # ------------------------------------------------------------------------------------ browsers
 
@@ -146,10 +148,10 @@ class Viewer:
             self._camera_tab()
         with self.tabs.add_tab("Path", viser.Icon.ROUTE):
             self.journey = Journey(self)
-        self.panels: list[Panel] = []
-        for kind in panels_for(self.subject):
+        self.tabs_shown: list[Panel] = []
+        for kind in (*self.panels, *panels_for(self.subject)):
             with self.tabs.add_tab(kind.title):
-                self.panels.append(kind(self))
+                self.tabs_shown.append(kind(self))
 
     def _view_tab(self) -> None:
         gui = self.server.gui
@@ -333,7 +335,7 @@ class Viewer:
 
     def wants_depth(self) -> bool:
         """Whether something stands in the scene that the field may hide."""
-        return self.show_cameras.value or self.cropping.value or any(panel.in_scene for panel in self.panels)
+        return self.show_cameras.value or self.cropping.value or any(panel.in_scene for panel in self.tabs_shown)
 
     # ------------------------------------------------------------------------------------ moving about
 

@@ -53,6 +53,9 @@ class Training(Protocol):
 class Watcher(Protocol):
     """Shows a training to somebody."""
 
+    def begin(self, training: Training, stop: Callable[[], bool]) -> None:
+        """Before the first step. `stop` says whether somebody wants the training to end, for whoever makes it wait."""
+
     def step(self, i: int, total: int, numbers: Mapping[str, Any]) -> None: ...
 
     def say(self, line: str) -> None: ...
@@ -107,6 +110,7 @@ def run(
         write_tensors(checkpoint, tensors, header | {"iteration": done, "seconds": seconds, "training": plain})
 
     with _signals() as stop:
+        watcher.begin(training, stop)
         for i in range(start, config.iterations):
             numbers = training.step(i)
             watcher.step(i + 1, config.iterations, numbers)
