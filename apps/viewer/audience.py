@@ -95,6 +95,6 @@ class TrainingPanel:
         self.state.content = (
             f"{i} of {total} iterations, {np.mean([v for _, v in numbers[-10:]]):.2f} dB on training rays"
         )
-        if i % 50 == 0 or i == total:
+        if i % 20 == 0 or i == total:
             shown = np.array(numbers[:: -(-len(numbers) // _POINTS)])
             self.curve.data = (shown[:, 0], shown[:, 1])

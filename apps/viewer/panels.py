@@ -102,7 +102,7 @@ class BoxesPanel:
     def suits(subject: Subject) -> bool:
         from fields.strivec.field import Strivec
 
-        return isinstance(subject.field, Strivec)
+        return isinstance(subject.field, Strivec) and subject.path is not None  # while it trains, boxes come and go
 
     def __init__(self, viewer: Viewer) -> None:
         from fields.strivec.field import Strivec

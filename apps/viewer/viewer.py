@@ -109,7 +109,8 @@ class Viewer:
 
     def stop(self) -> None:
         self.stage.stop()
-        self.server.stop()
+        with redirect_stdout(StringIO()):
+            self.server.stop()
 
     def redraw(self, *_: object, as_fine: bool = False) -> None:
         """Draws again for everybody: the field or the controls have changed. `as_fine`: not coarse first."""
