@@ -19,6 +19,7 @@ LAYERS = {
     "fields.metrics": 3,
     "fields.rendering": 3,
     "fields.radiance": 3,
+    "fields.outputs": 3,
     "fields.paths": 3,
     "fields.training": 4,
     "fields": 5,  # the systems, and whatever is not listed
