@@ -10,6 +10,8 @@ from typing import Annotated, Any
 from fields.apps.common import Progress, open_run, parse
 from tyro.conf import Positional
 
+_ENOUGH_PIXELS = 60_000  # of an image that tells the best level
+
 
 @dataclass
 class Options:
@@ -134,7 +136,7 @@ def _rows(options: Options, slim) -> list[dict[str, Any]]:
     from fields.slimmerf.slim import from_slim
     from fields.training.evaluation import evaluate
 
-    scene = scene_of(options.run, slim.model, options.data)
+    scene = scene_of(options.run, slim.model, options.data, _small_enough(slim.model) if options.best else None)
     split = _left_out(options, slim, scene) if options.best else scene.test if len(scene.test) else scene.train
     rows = []
     with Progress("slim") as progress:
@@ -143,6 +145,15 @@ def _rows(options: Options, slim) -> list[dict[str, Any]]:
             rows.append({k: round(v, 4) for k, v in results.items() if v is not None})
             progress.step(level, len(slim.chunks))
     return rows
+
+
+def _small_enough(model: dict[str, Any]) -> int:
+    """What to reduce images by, in all, so that many levels can be compared on them: floaters stay what they are."""
+    scene = model.get("scene", {})
+    already = scene.get("downscale", 1)
+    sizes = scene.get("cameras", {})
+    pixels = max((w * h for w, h in zip(sizes.get("width", []), sizes.get("height", []), strict=True)), default=1)
+    return already * max(1, round((pixels / _ENOUGH_PIXELS) ** 0.5))
 
 
 def _left_out(options: Options, slim, scene):

@@ -47,10 +47,14 @@ class Session:
 
     def look(self, camera: viser.CameraHandle) -> None:
         """Takes over where the browser's camera is now."""
-        view = View(pose_of(camera), camera.fov, camera.aspect)
-        if self.view is None or not _same(view, self.view) or camera.image_height != self.window:
-            self.view, self.window = view, camera.image_height
+        view, height = View(pose_of(camera), camera.fov, camera.aspect), camera.image_height
+        if self.view is None or not _same(view, self.view):
+            self.view, self.window = view, height
             self.redraw()
+        elif height != self.window:  # browsers without a GPU change their resolution all the time
+            self.window = height
+            if self._last is None or len(self._last.z) < height:
+                self.redraw(as_fine=True)
 
     def redraw(self, as_fine: bool = False) -> None:
         """What is shown is no longer what is there. `as_fine`: do not begin again with a coarse picture."""
@@ -179,6 +183,9 @@ def wxyz_of(world_from_camera: torch.Tensor) -> np.ndarray:
 
 
 def _same(one: View, other: View) -> bool:
-    return (one.fov, one.aspect) == (other.fov, other.aspect) and torch.equal(
-        one.world_from_camera, other.world_from_camera
+    """But for what whole pixels make of the aspect."""
+    return (
+        one.fov == other.fov
+        and abs(one.aspect / other.aspect - 1) < 0.01
+        and torch.equal(one.world_from_camera, other.world_from_camera)
     )

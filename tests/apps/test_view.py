@@ -44,7 +44,9 @@ def url(run):
 
 
 @pytest.fixture(scope="module")
-def chromium():
+def chromium(request):
+    if not request.config.getoption("--browser"):
+        pytest.skip("takes minutes without a GPU: pytest --browser")
     sync_api = pytest.importorskip("playwright.sync_api")
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
@@ -81,6 +83,7 @@ def orbit(page, dx=150, dy=-20):
     page.mouse.down()
     page.mouse.move(300 + dx, 400 + dy, steps=10)
     page.mouse.up()
+    time.sleep(1)  # the camera comes to rest softly
 
 
 def choose(page, label, option):
