@@ -161,8 +161,7 @@ def nerfstudio_path(keys: Cameras, frames: Cameras, fps: float, *, closed: bool 
     """Plain data of the file that `read_nerfstudio_path` and nerfstudio's own viewer and renderer read."""
 
     def entries(cameras: Cameras, matrix: str) -> list[dict]:
-        fov = torch.rad2deg(2 * torch.atan(cameras.height / (2 * cameras.fy)))
-        rows = zip(cameras.world_from_camera.flatten(1).tolist(), fov.tolist(), strict=True)
+        rows = zip(cameras.world_from_camera.flatten(1).tolist(), cameras.fov_y.rad2deg().tolist(), strict=True)
         return [{matrix: pose, "fov": degrees, "aspect": aspect} for pose, degrees in rows]
 
     w, h = int(frames.width[0]), int(frames.height[0])
@@ -175,7 +174,7 @@ def nerfstudio_path(keys: Cameras, frames: Cameras, fps: float, *, closed: bool 
         "seconds": len(frames) / fps,
         "is_cycle": closed,
         "smoothness_value": 0.0,
-        "default_fov": float(torch.rad2deg(2 * torch.atan(keys.height[0] / (2 * keys.fy[0])))),
+        "default_fov": float(keys.fov_y[0].rad2deg()),
         "default_transition_sec": len(frames) / fps / max(len(keys) - (not closed), 1),
         "keyframes": entries(keys, "matrix"),
         "camera_path": entries(frames, "camera_to_world"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -42,6 +43,12 @@ class View:
     aspect: float
     """Width over height."""
 
+    @staticmethod
+    def of(camera: Cameras) -> View:
+        """What the first of these sees."""
+        aspect = float(camera.width[0] / camera.height[0])
+        return View(camera.world_from_camera[0].cpu(), float(camera.fov_y[0]), aspect)
+
     def camera(self, height: int) -> Cameras:
         width = max(1, round(height * self.aspect))
         focal = torch.tensor(height / 2 / math.tan(self.fov / 2))
@@ -61,6 +68,14 @@ class Style:
     crop: Crop | None = None
     split: float = 1.0
     """The part of the width, from the left, that shows the run itself; the rest shows what it is compared with."""
+
+    def palette(self) -> Palette | None:
+        """What turns values into colours, where that needs no look at them."""
+        if self.output in ("rgb", "normal"):
+            return Palette(self.output)
+        if self.output == "features" or (self.span is None and self.output != "opacity"):
+            return None
+        return Palette(self.output, *(self.span or (0.0, 1.0)), self.colours)
 
 
 @dataclass(frozen=True)
@@ -113,7 +128,7 @@ def draw(
             paint(tile, seen, palette)
             yield Frame(colours, z, palette, whole=False)
     if palette is None:
-        palette = _palette(style, [seen for tile, seen in kept if tile.eye.output == style.output])
+        palette = _fitting(style, [seen for tile, seen in kept if tile.eye.output == style.output])
         for tile, seen in kept:
             paint(tile, seen, palette)
     return Frame(colours, z, palette, whole=True)
@@ -146,10 +161,8 @@ def _tiles(left: int, right: int, height: int, eye: Eye | None) -> Iterator[_Til
                 yield _Tile(eye, x, y, min(TILE, right - x), min(TILE, height - y))
 
 
-def _palette(style: Style, parts: list[Seen]) -> Palette:
-    """What a style asks for, fitted to what is seen where it leaves that open."""
-    if style.span is not None and style.output not in ("rgb", "normal", "features"):
-        return Palette(style.output, *style.span, style.colours)
+def _fitting(style: Style, parts: list[Seen]) -> Palette:
+    """One that suits what is seen."""
     if not parts:
         return Palette("rgb")
     together = Seen(*(torch.cat([getattr(p, name) for p in parts]) for name in ("value", "opacity", "distance")))
@@ -181,6 +194,7 @@ def field_eye(field: Field, style: Style) -> Eye:
     return Eye(output, look)
 
 
+@lru_cache(maxsize=2)
 def photograph_eye(photographs: Split, index: int) -> Eye:
     """Sees what camera `index` saw, from where it stood: exact for any lens and any turn of the head."""
     camera = photographs.cameras[index]

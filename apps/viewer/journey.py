@@ -7,6 +7,7 @@ import math
 import tempfile
 import time
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,7 +105,8 @@ class Journey:
 
     def _cameras(self) -> Cameras:
         """The key frames, of the film's size."""
-        return Cameras.cat([_sized(key, self.size.value) for key in self.keys])
+        w, h = (int(side) for side in self.size.value)
+        return Cameras.cat([replace(key, aspect=w / h).camera(h) for key in self.keys])
 
     def frames(self) -> Cameras:
         """Every image of the film.
@@ -177,10 +179,8 @@ class Journey:
         if not has_keys and len(cameras) > 24:  # only frames: a person wants to hold some of them
             cameras = cameras[:: math.ceil(len(cameras) / 24)]
         self.loop.value = bool(head.get("is_cycle"))
-        w, h = int(cameras.width[0]), int(cameras.height[0])
-        self.size.value = (w, h)
-        fov = 2 * torch.atan(cameras.height / (2 * cameras.fy))
-        keys = [View(pose, float(angle), w / h) for pose, angle in zip(cameras.world_from_camera, fov, strict=True)]
+        self.size.value = (int(cameras.width[0]), int(cameras.height[0]))
+        keys = [View.of(cameras[i]) for i in range(len(cameras))]
         self._set(keys, f"{len(keys)} key frames of {name}.")
 
 
@@ -225,7 +225,13 @@ class Film:
             self._work.close()
             self.journey.viewer.stage.leave(self)
             self.journey._film_done("Stopped; there is no film.")
-        elif next(self._work, _END) is _END:
+            return
+        try:
+            ended = next(self._work, _END) is _END
+        except Exception as error:
+            self.journey._film_done(f"The film failed: {error}")
+            raise
+        if ended:
             self.journey.viewer.stage.leave(self)
 
     def _render(self, frames: Cameras, fps: float) -> Generator[object, None, None]:
@@ -235,11 +241,9 @@ class Film:
             file = Path(folder) / "film.mp4"
             with video_writer(file, fps) as append:
                 for i in range(len(frames)):
-                    one = frames[i]
-                    fov = 2 * float(torch.atan(one.height[0] / (2 * one.fy[0])))
-                    view = View(one.world_from_camera[0], fov, float(one.width[0]) / float(one.height[0]))
+                    view, height = View.of(frames[i]), int(frames.height[i])
                     eyes = viewer.eyes(view, style)
-                    frame = yield from draw(eyes, view, style, int(one.height[0]), palette, device=viewer.device)
+                    frame = yield from draw(eyes, view, style, height, palette, device=viewer.device)
                     palette = frame.palette  # one scale for the whole film, from its first image
                     append(torch.from_numpy(frame.colours) / 255)
                     self.journey.bar.value = 100 * (i + 1) / len(frames)
@@ -250,9 +254,3 @@ class Film:
 
 def _view_of(client: viser.ClientHandle) -> View:
     return View(pose_of(client.camera), client.camera.fov, client.camera.aspect)
-
-
-def _sized(view: View, size: tuple[float, float]) -> Cameras:
-    w, h = int(size[0]), int(size[1])
-    focal = torch.tensor(h / 2 / math.tan(view.fov / 2))
-    return Cameras(view.world_from_camera[None], focal, focal, *(torch.tensor(v) for v in (w / 2, h / 2, w, h)))

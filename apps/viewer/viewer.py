@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 import viser
+from fields.apps.render import look_around
 from fields.apps.viewer.frames import Eye, Style, View, field_eye, nearest_photograph, photograph_eye
 from fields.apps.viewer.journey import Journey
 from fields.apps.viewer.panels import Panel, panels_for
@@ -24,7 +25,7 @@ from viser import transforms
 from fields.data.cameras import Cameras
 from fields.data.scene import Split
 from fields.outputs import Palette, outputs_of
-from fields.paths import orbit_around, spiral, surround, up_of
+from fields.paths import up_of
 from fields.radiance import Crop
 from fields.rendering import Field
 
@@ -63,8 +64,7 @@ class Viewer:
         panels: further tabs, before those that suit the subject.
         own_thread: whether to draw in a thread of its own; if not, somebody calls `stage.run_for`.
 
-    Raises:
-        OSError: the port is taken.
+        port: if it is taken, the next that is free.
     """
 
     subject: Subject
@@ -96,8 +96,7 @@ class Viewer:
         if self.photographs is not None:
             threading.Thread(target=self._load_photographs, daemon=True).start()
         if self.own_thread:
-            self._thread = threading.Thread(target=self.stage.run, daemon=True)
-            self._thread.start()
+            threading.Thread(target=self.stage.run, daemon=True).start()
 
     @property
     def url(self) -> str:
@@ -133,11 +132,11 @@ class Viewer:
     def _lay_out(self) -> None:
         gui, scene = self.server.gui, self.server.scene
         scene.set_up_direction(tuple(up_of(self.subject.cameras).tolist()))
-        first, start = self._around(1), self.server.initial_camera
+        first, start = self._start(), self.server.initial_camera
         self.size = float((self.subject.field.aabb[3:] - self.subject.field.aabb[:3]).norm())
         start.position = tuple(first.centres[0].tolist())
         start.look_at = tuple(self._middle().tolist())
-        start.fov = 2 * float(torch.atan(first.height[0] / (2 * first.fy[0])))
+        start.fov = float(first.fov_y[0])
         start.near, start.far = 1e-3 * self.size, 1e3 * self.size
 
         gui.add_markdown(f"### {self.subject.name}\n{self.subject.facts}")
@@ -249,14 +248,14 @@ class Viewer:
         @home.on_click
         def _(event: viser.GuiEvent) -> None:
             if event.client:
-                self.fly(event.client, self._around(1))
+                self.fly(event.client, self._start())
 
     def _add_frusta(self) -> None:
         cameras = self.subject.cameras
         for i in range(len(cameras)):
             one = cameras[i]
             frustum = self.server.scene.add_camera_frustum(
-                f"/cameras/{i}", fov=2 * float(torch.atan(one.height / (2 * one.fy))), aspect=float(one.width / one.height),
+                f"/cameras/{i}", fov=float(one.fov_y), aspect=float(one.width / one.height),
                 scale=0.06 * self.size, color=(60, 110, 150), thickness=1.5, thickness_units="screen",
                 wxyz=wxyz_of(one.world_from_camera[0]), position=one.centres[0].numpy(), image=self._thumbnail(i),
             )  # fmt: skip
@@ -321,14 +320,10 @@ class Viewer:
         return one, None
 
     def palette(self, style: Style) -> Palette | None:
-        """What turns values into colours without having seen them all; None where the picture decides."""
-        if style.output in ("rgb", "normal", "opacity"):
-            return Palette(style.output, name=style.colours)
+        """What turns values into colours; None where the picture decides."""
         if style.output == "features" and self._features and self._features[0] is self.subject.field:
             return self._features[1]  # main components of another picture would be other colours
-        if style.span is not None and style.output != "features":
-            return Palette(style.output, *style.span, style.colours)
-        return None
+        return style.palette()
 
     def keep_palette(self, style: Style, palette: Palette) -> None:
         if style.output == "features" == palette.output:
@@ -346,13 +341,13 @@ class Viewer:
         with client.atomic():
             client.camera.wxyz = wxyz_of(pose)
             client.camera.position = pose[:3, 3].numpy()
-            client.camera.fov = 2 * float(torch.atan(camera.height[0] / (2 * camera.fy[0])))
+            client.camera.fov = float(camera.fov_y[0])
         client.flush()
 
     def _middle(self) -> torch.Tensor:
         box = self.subject.field.aabb.cpu()
         return (box[:3] + box[3:]) / 2
 
-    def _around(self, frames: int) -> Cameras:
-        lay = orbit_around if surround(self.subject.cameras) else spiral
-        return lay(self.subject.cameras, self.subject.field.aabb, frames)
+    def _start(self) -> Cameras:
+        """From where the run's own video begins."""
+        return look_around(self.subject.cameras, self.subject.field, 1, None)[0]

@@ -186,6 +186,11 @@ class Cameras:
         """(N, 3) unit viewing directions, world."""
         return -self.world_from_camera[:, :3, 2]
 
+    @property
+    def fov_y(self) -> Tensor:
+        """(N,) vertical field of view, radians, of a pinhole with this height and focal length."""
+        return 2 * torch.atan(self.height / (2 * self.fy))
+
     # -- construction --
 
     @staticmethod
