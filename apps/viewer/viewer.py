@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
@@ -24,6 +25,7 @@ from viser import transforms
 
 from fields.data.cameras import Cameras
 from fields.data.scene import Split
+from fields.errors import ConfigError, FieldsError
 from fields.outputs import Palette, outputs_of
 from fields.paths import up_of
 from fields.radiance import Crop
@@ -65,6 +67,9 @@ class Viewer:
         own_thread: whether to draw in a thread of its own; if not, somebody calls `stage.run_for`.
 
         port: if it is taken, the next that is free.
+
+    Raises:
+        ConfigError: no address to listen on.
     """
 
     subject: Subject
@@ -79,6 +84,7 @@ class Viewer:
     sessions: dict[int, Session] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        _require_address(self.host, self.port)
         self.pace = Pace(self.frames_per_second)
         self.images: Split | None = None
         self._features: tuple[Field, Palette] | None = None
@@ -273,8 +279,6 @@ class Viewer:
         return small.byte().numpy()
 
     def _load_photographs(self) -> None:
-        from fields.errors import FieldsError
-
         assert self.photographs is not None
         try:
             self.images = self.photographs()
@@ -351,3 +355,15 @@ class Viewer:
     def _start(self) -> Cameras:
         """From where the run's own video begins."""
         return look_around(self.subject.cameras, self.subject.field, 1, None)[0]
+
+
+def _require_address(host: str, port: int) -> None:
+    """Raises ConfigError for what viser would wait on for ever."""
+    if not 1 <= port <= 65535:
+        raise ConfigError(f"--port is {port}; it can be 1 to 65535.")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.bind(address)
+    except OSError as error:
+        raise ConfigError(f"--host {host}: cannot listen there ({error.strerror}). Use 127.0.0.1 or 0.0.0.0.") from None

@@ -206,3 +206,9 @@ def test_runs_that_are_none_are_refused_in_a_line(tmp_path, capsys):
     assert cli.main(["view", str(tmp_path / "nothing")]) == 2
     assert "nothing" in capsys.readouterr().err
     assert cli.main(["view", str(tmp_path), "--fps", "0"]) == 2
+
+
+@pytest.mark.parametrize("where", [("--host", "203.0.113.7"), ("--host", "no such host"), ("--port", "99999")])
+def test_an_address_that_is_none_is_refused_at_once(run, capsys, where):
+    assert cli.main(["view", str(run), *where]) == 2
+    assert where[0] in capsys.readouterr().err
