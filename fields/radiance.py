@@ -5,6 +5,7 @@ A method says what density and colour are at a point; marching, compositing and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -238,12 +239,14 @@ class RadianceField(Field):
 
     @contextmanager
     def cropped(self, box: Crop | None) -> Iterator[None]:
-        """Within, rays see only what lies in a box."""
-        before, self.crop = self.crop, box
+        """Within, rays see what lies in a box, and from any distance: `near` and `far` are those of the training cameras,
+        and whoever looks may stand closer or further away."""
+        before = self.crop, self.near, self.far
+        self.crop, self.near, self.far = box, 0.0, math.inf
         try:
             yield
         finally:
-            self.crop = before
+            self.crop, self.near, self.far = before
 
     # ------------------------------------------------------------------------------------ occupancy
 

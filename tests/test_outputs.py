@@ -116,7 +116,18 @@ def test_a_cropped_field_is_cut_where_the_box_ends():
         cut = field.render_rays(origins, directions)
     distance = (cut.depth / cut.opacity)[hit]
     torch.testing.assert_close(distance, torch.full_like(distance, 3.0 - float(CENTRE[2])), atol=KNOT, rtol=0)
-    assert field.crop is None
+    assert (field.crop, field.near, field.far) == (None, 0.05, 10.0)
+
+
+@pytest.mark.parametrize("away", [0.7, 3.0, 40.0])
+def test_whoever_looks_may_stand_anywhere(away):
+    """Closer than `near` and further than `far`, which are about the training cameras."""
+    field = Ball()
+    field.near, field.far = 2.0, 6.0
+    direction = normalize(torch.tensor([[0.3, -0.5, 0.8]]), dim=-1)
+    with torch.no_grad(), field.cropped(None):
+        seen = field.render_rays(CENTRE - away * direction, direction)
+    assert seen.opacity > 0.999 and float(seen.depth) == pytest.approx(away - RADIUS, abs=KNOT)
 
 
 @pytest.mark.parametrize("output", OUTPUTS)

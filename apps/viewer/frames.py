@@ -186,7 +186,7 @@ def field_eye(field: Field, style: Style) -> Eye:
     output = style.output if style.output in outputs_of(field) else "rgb"
 
     def look(origins: Tensor, directions: Tensor, axis: Tensor, background: Tensor) -> Seen:
-        if style.crop is None or not isinstance(field, RadianceField):
+        if not isinstance(field, RadianceField):
             return see(field, output, origins, directions, axis, background)
         with field.cropped(style.crop):
             return see(field, output, origins, directions, axis, background)

@@ -135,6 +135,8 @@ def _read(name: str, take: Callable[[int], bytes], most: int | None) -> Slim:
             whole = len(data) == row["bytes"]
             why = "is damaged" if whole else "is not there whole"
             note = f"{name}: level {i + 1} of {len(table)} {why}; it and what builds on it are left out"
+            if not data:  # cut on purpose, between two levels
+                note = f"{name}: the first {i} of {len(table)} levels"
             if not i and whole:
                 raise CheckpointError(f"{name}: its first level is damaged. Copy it again from its source.")
             break
