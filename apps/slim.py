@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> int:
     data, out, in_16_bits = _whole(options)
     slim = container.read(data)
     rows = _rows(options, slim)
-    if options.curve and len(slim.chunks) == len(slim.table):
+    if options.curve and not options.best and len(slim.chunks) == len(slim.table):  # --best looks at other images
         data = container.described(slim, rows)
         slim = container.read(data)
     level = len(slim.chunks)
