@@ -57,16 +57,17 @@ class SlimmeRF(TensoRF):
     def _products(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Those of the ranks that are shown, and their columns of the basis."""
         count = self.shown * self.per_rank
-        basis = self.decoder.basis.weight[:, first_columns(self.ranks * self.per_rank, count)]
+        weight = self.decoder.basis.weight
+        basis = weight.index_select(1, first_columns(self.ranks * self.per_rank, count, weight.device))
         return self.appearance_grid(x, first=count), basis
 
 
-def first_columns(of_all: int, count: int) -> Tensor:
+def first_columns(of_all: int, count: int, device: torch.device | None = None) -> Tensor:
     """(3 · count,) int64: where the first `count` of `of_all` components of each mode are among the products.
 
     Products are concatenated mode by mode: these are not the first columns of the basis matrix.
     """
-    return (torch.arange(3)[:, None] * of_all + torch.arange(count)).flatten()
+    return (torch.arange(3, device=device)[:, None] * of_all + torch.arange(count, device=device)).flatten()
 
 
 @torch.no_grad()
@@ -93,6 +94,8 @@ def cut(field: TensoRF, density_rank: int, appearance_rank: int) -> TensoRF:
             state[name] = value[..., :density_rank].contiguous()
         if name.startswith("appearance_grid."):
             state[name] = value[..., :appearance_rank].contiguous()
-    state["decoder.basis.weight"] = state["decoder.basis.weight"][:, first_columns(have[1], appearance_rank)]
+    state["decoder.basis.weight"] = state["decoder.basis.weight"][
+        :, first_columns(have[1], appearance_rank, field.aabb.device)
+    ]
     smaller.load_state_dict(state)
     return smaller.to(field.aabb.device).train(field.training)

@@ -17,6 +17,7 @@ from torch import Tensor
 from fields.data.scene import Scene
 from fields.errors import ConfigError
 from fields.io.run import load_config
+from fields.radiance import Room
 from fields.slimmerf import container
 from fields.slimmerf.config import SlimmerfConfig, number_of_bytes
 from fields.slimmerf.field import SlimmeRF
@@ -34,47 +35,50 @@ class SlimmerfTraining(TensorfTraining):
 
     def __init__(self, config: SlimmerfConfig, scene: Scene, seed: int, field: TensoRF | None = None) -> None:
         super().__init__(config, scene, seed, field)
-        self.unlocked_at, self.mse = 0, 0.0
+        self.unlocked_at, self.mse, self.cut_to = 0, 0.0, 0
         if field is None:
             self.field.shown = 1
 
-    def recordable(self) -> bool:
-        return False  # cuts and unlocked ranks are shapes, which a recording cannot change
-
-    def backward(self, loss: Tensor, rays: tuple, target: Tensor) -> None:
-        super().backward(loss, rays, target)
-        if self.config.growth == "nested":
-            self._learn_cut(rays, target)
-        self._lock()
-
     # ------------------------------------------------------------------------------------ ours
 
-    def _learn_cut(self, rays: tuple, target: Tensor) -> None:
-        """Adds the gradient of a random cut's error on the same rays."""
-        cuts = self.config.cuts
-        drawn = cuts[int(torch.randint(len(cuts), (), generator=self.generator, device=self.generator.device))]
-        ranks = max(1, round(drawn * self.field.ranks))
-        if ranks >= self.field.shown:
-            return
-        with self.field.showing(ranks):
-            rendering = self.field.render_rays(*rays)
-        (rendering.rgb.clamp(0, 1) - target).square().mean().backward()
+    def shape(self) -> tuple[int, int]:
+        """How many ranks are shown, and how many a cut on the same rays is to show; as many for none."""
+        self.cut_to = self.field.shown
+        if self.config.growth == "nested":
+            cuts = self.config.cuts
+            drawn = cuts[int(torch.randint(len(cuts), (), generator=self.generator, device=self.generator.device))]
+            self.cut_to = min(max(1, round(drawn * self.field.ranks)), self.field.shown)
+        return self.field.shown, self.cut_to
+
+    def learn_more(self, rays: tuple, target: Tensor, room: Room | None) -> Tensor | None:
+        """Adds the gradient of the cut's error."""
+        samples = None
+        if self.cut_to < self.field.shown:
+            with self.field.showing(self.cut_to):
+                rendering = self.render(rays, room)
+            (rendering.rgb.clamp(0, 1) - target).square().mean().backward()
+            samples = rendering.samples
+        self._lock()
+        return samples
 
     # ------------------------------------------------------------------------------------ the paper's
 
     def step(self, i: int) -> dict[str, Tensor]:
         numbers = super().step(i)
-        if self.field.shown < self.field.ranks:
-            self._grow(i + 1, float(10 ** (-numbers["psnr"] / 10)))
+        if (shown := self.field.shown) < self.field.ranks:
+            self._grow(i + 1, numbers["psnr"])
+            if self.field.shown > shown:
+                self.recording.shapes.clear()  # they do not come back
         return numbers
 
-    def _grow(self, done: int, mse: float) -> None:
+    def _grow(self, done: int, psnr: Tensor) -> None:
         c = self.config
         if c.growth == "paper":
+            mse = float(10 ** (-psnr / 10))
             fires = unlocks(self.mse, mse, c.upsilon, done - self.unlocked_at, c.eta)
+            self.mse = mse
         else:
             fires = done >= c.unlock_from + (self.field.shown - 1) * c.unlock_every
-        self.mse = mse
         if fires:
             self.field.shown += 1
             self.unlocked_at = done

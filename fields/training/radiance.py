@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from fields.data.scene import Scene
 from fields.errors import DataError
 from fields.radiance import RadianceField, Room
+from fields.rendering import Rendering
 from fields.training.pixels import PixelSampler
 from fields.training.recording import Recording
 
@@ -65,6 +66,11 @@ class RadianceTraining:
         """Whether an iteration can be recorded: it must never ask a GPU anything."""
         return len(set(self.scene.train.cameras.model.tolist())) == 1
 
+    def shape(self) -> Hashable:
+        """Decides, before an iteration, what differs from one to the next but not on a GPU, as how many channels are
+        read. Each such shape is recorded for itself."""
+        return None
+
     def milestones(self, done: int) -> None:
         """Changes the field after so many iterations, and calls `rebuild` if factors were replaced."""
 
@@ -77,7 +83,8 @@ class RadianceTraining:
     def step(self, i: int) -> dict[str, Tensor]:
         c = self.config
         self.decay.fill_(c.rate_decay ** (i / c.iterations))
-        numbers = self.recording(self.iterate, [*self.field.parameters(), *self.field.buffers(), self.pixels.rows])
+        subject = [*self.field.parameters(), *self.field.buffers(), self.pixels.rows]
+        numbers = self.recording(self.iterate, subject, self.shape())
         for optimiser in self.optimisers.values():
             for group in optimiser.param_groups:
                 group["lr"] *= c.rate_decay ** (1 / c.iterations)
@@ -90,20 +97,27 @@ class RadianceTraining:
         background = self.background_colours(c.rays)
         origins, directions, target = self.pixels.draw(c.rays, background)
         rays = origins, directions, background, self.jitter(c.rays)
-        rendering = self.field.render_rays(*rays) if room is None else self.field.render_rays_in(room, *rays)
+        rendering = self.render(rays, room)
         mse = (rendering.rgb.clamp(0, 1) - target).square().mean()
         loss = mse + self.penalty()
         for optimiser in self.optimisers.values():
             optimiser.zero_grad(set_to_none=True)
-        self.backward(loss, rays, target)
+        loss.backward()
+        shown = samples = cast(Tensor, rendering.samples)
+        if (more := self.learn_more(rays, target, room)) is not None:
+            samples = torch.maximum(samples, more)
         for optimiser in self.optimisers.values():
             optimiser.step()
         psnr = -10 * mse.detach().clamp(min=1e-10).log10()
-        return {"psnr": psnr, "loss": loss.detach(), "samples": rendering.samples[0]}, rendering.samples
+        return {"psnr": psnr, "loss": loss.detach(), "samples": shown[0]}, samples
 
-    def backward(self, loss: Tensor, rays: tuple[Tensor | None, ...], target: Tensor) -> None:
-        """Puts gradients on the parameters: of the loss, and whatever else a method learns from the same rays."""
-        loss.backward()
+    def render(self, rays: tuple, room: Room | None) -> Rendering:
+        return self.field.render_rays(*rays) if room is None else self.field.render_rays_in(room, *rays)
+
+    def learn_more(self, rays: tuple, target: Tensor, room: Room | None) -> Tensor | None:
+        """Adds to the gradients what else a method learns from the same rays. Returns how many samples that took, as
+        `Rendering.samples`, if any."""
+        return None
 
     def jitter(self, n: int) -> Tensor | None:
         """(n,) in [0, 1): the offset of each ray's samples in steps."""

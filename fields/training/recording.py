@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import gc
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,73 +38,97 @@ class Recording:
     def __init__(self, generator: torch.Generator) -> None:
         self.generator = generator
         self.possible = generator.device.type == "cuda"
-        self._most = torch.zeros(2, dtype=torch.int64)
-        self._forget([])
+        self.shapes: dict[Hashable, Recorded] = {}
+        self._subject: list[object] = []
 
-    def __call__(self, iterate: Iterate, subject: Sequence[object]) -> Numbers:
+    def __call__(self, iterate: Iterate, subject: Sequence[object], shape: Hashable = None) -> Numbers:
         """The next iteration.
 
         Args:
             iterate: one whole iteration, optimisers and all, in the room given, or in as much as it takes. Returns
                 numbers to show, and (2,) how many samples were made and coloured. (Kept here it would be a cycle, and a
                 graph has to go when its training goes.)
-            subject: whatever the iteration reads or writes that may be replaced; a recording of others is dropped.
+            subject: whatever the iteration reads or writes that may be replaced; recordings of others are dropped.
+            shape: whatever else makes one iteration launch other kernels than another; each is recorded for itself.
         """
         if not self.possible:
             return iterate(None)[0]
         if len(subject) != len(self._subject) or any(a is not b for a, b in zip(subject, self._subject, strict=True)):
-            self._forget(subject)
-        self._done += 1
-        if self._done <= _BEFORE:
-            numbers, used = iterate(None)
-            self._most = torch.maximum(self._most, used)
-            return numbers
-        if self._graph is None:
-            return self._record(iterate, self._most.tolist())
-        if self._done % _LOOK_EVERY == 0 and (needed := self._misfit()):
-            return self._record(iterate, needed)
-        self._graph.replay()
-        return self._numbers
+            self._subject, self.shapes = list(subject), {}
+        recorded = self.shapes.setdefault(shape, Recorded())
+        try:
+            return recorded(iterate, self.generator, self.shapes.values())
+        except NotRecordable as error:
+            self.possible = False
+            warnings.warn(f"Iterations cannot be recorded as a CUDA graph ({error}), so they are launched one by one.")
+            return error.numbers
 
-    def _forget(self, subject: Sequence[object]) -> None:
-        self._subject, self._done = list(subject), 0
-        self._graph: torch.cuda.CUDAGraph | None = None
+
+class Recorded:
+    """Iterations of one shape."""
+
+    def __init__(self) -> None:
+        self.done, self.room = 0, Room(0, 0)
+        self.graph: torch.cuda.CUDAGraph | None = None
         self._most = torch.zeros(2, dtype=torch.int64, device="cpu")
         self._numbers: Numbers = {}
 
+    def __call__(self, iterate: Iterate, generator: torch.Generator, all_shapes: Iterable[Recorded]) -> Numbers:
+        self.done += 1
+        if self.done <= _BEFORE:
+            numbers, used = iterate(None)
+            self._most = torch.maximum(self._most, used)
+            return numbers
+        needed = None
+        if self.graph is None:
+            needed = self._most.tolist()
+        elif self.done % _LOOK_EVERY == 0:
+            needed = self._misfit()
+        if needed is None:
+            self.graph.replay()  # type: ignore[union-attr]
+            return self._numbers
+        self.graph = None  # and its memory with it
+        # Whole iterations, of which none needs anything from another: they may use the same memory.
+        pool = next((shape.graph.pool() for shape in all_shapes if shape.graph is not None), None)
+        return self._record(iterate, generator, needed, pool)
+
     def _misfit(self) -> list[int] | None:
         """How many samples to make room for, if the present room is too small or too large."""
-        used, room = self._most.tolist(), (self._room.samples, self._room.coloured)
+        used, room = self._most.tolist(), (self.room.samples, self.room.coloured)
         self._most.zero_()
         if any(u >= r or r > _WASTE * u + _UNIT for u, r in zip(used, room, strict=True)):
             return [2 * u if u >= r else u for u, r in zip(used, room, strict=True)]
         return None
 
-    def _record(self, iterate: Iterate, needed: list[int]) -> Numbers:
+    def _record(self, iterate: Iterate, generator: torch.Generator, needed: list[int], pool: Any) -> Numbers:
         """Runs one more iteration the way it will be recorded, then records."""
-        self._graph = None  # and its memory with it
-        self._room = Room(*(_UNIT * (1 + int(_SPARE * n) // _UNIT) for n in needed))
-        device = self.generator.device
-        aside = torch.cuda.Stream(device)
-        aside.wait_stream(torch.cuda.current_stream(device))
+        self.room = Room(*(_UNIT * (1 + int(_SPARE * n) // _UNIT) for n in needed))
+        aside = torch.cuda.Stream(generator.device)
+        aside.wait_stream(torch.cuda.current_stream(generator.device))
         with torch.cuda.stream(aside):
-            numbers = iterate(self._room)[0]
-        torch.cuda.current_stream(device).wait_stream(aside)
-        self._most = torch.zeros(2, dtype=torch.int64, device=device)
-        graph, before = torch.cuda.CUDAGraph(), self.generator.clone_state()
-        graph.register_generator_state(self.generator)
+            numbers = iterate(self.room)[0]
+        torch.cuda.current_stream(generator.device).wait_stream(aside)
+        self._most = torch.zeros(2, dtype=torch.int64, device=generator.device)
+        graph, before = torch.cuda.CUDAGraph(), generator.clone_state()
+        graph.register_generator_state(generator)
         try:
-            with _no_collection(), torch.cuda.graph(graph):
-                self._numbers, used = iterate(self._room)
+            with _no_collection(), torch.cuda.graph(graph, pool=pool):
+                self._numbers, used = iterate(self.room)
                 self._most.copy_(torch.maximum(self._most, used))
         except Exception as error:
-            self.possible = False
-            self.generator.graphsafe_set_state(before)
+            generator.graphsafe_set_state(before)
             why = error.__context__ or error  # ending the recording fails too, and says less
-            warnings.warn(f"Iterations cannot be recorded as a CUDA graph ({why}), so they are launched one by one.")
-            return numbers
-        self._graph = graph
+            raise NotRecordable(str(why), numbers) from error
+        self.graph = graph
         return numbers
+
+
+class NotRecordable(Exception):
+    """What a CUDA graph cannot record; the iteration was done all the same."""
+
+    def __init__(self, why: str, numbers: Numbers) -> None:
+        super().__init__(why)
+        self.numbers = numbers
 
 
 @contextmanager
