@@ -25,8 +25,9 @@ TRAININGS = {  # method, preset, changed settings
     "tensorf-vm": ("tensorf-vm", "paper", {}),
     "strivec-small": ("strivec", "fast", {"rays": 4096, "parameters": "3700k"}),
     "strivec": ("strivec", "paper", {}),
+    "slimmerf": ("slimmerf", "paper", {"growth": "nested"}),
 }
-STEPS = ("doctor", *TRAININGS, "kernels", "tests", "bench")
+STEPS = ("doctor", *TRAININGS, "kernels", "tests", "viewer", "bench")
 
 
 class Run:
@@ -71,7 +72,7 @@ def main() -> None:
     scene = str(options.scene.resolve()) if options.scene else ""
     fields = f"{sys.executable} -m fields.apps.cli".split()
     parallel = ["-n", "12"] if find_spec("xdist") else []
-    tests = [str(ROOT / "tests" / name) for name in ("core", "tensorf", "strivec")]
+    tests = [str(ROOT / "tests" / name) for name in ("core", "tensorf", "strivec", "slimmerf", "training")]
     commands = {
         "doctor": ([*fields, "doctor"], 60),
         **{
@@ -84,6 +85,7 @@ def main() -> None:
         "kernels": ([sys.executable, __file__, "--kernels"], 100),
         "tests": ([sys.executable, "-m", "pytest", *tests, "--backend", "cuda", "-q", "--rootdir", str(ROOT),
                    "--deselect", "tests/core/test_nvrtc.py", *parallel], 200),
+        "viewer": ([sys.executable, "-m", "fields.benchmarks.viewer", str(run.out / "strivec-small")], 40),
         "bench": ([*fields, "bench", "core", "--device", "cuda", "--json", str(run.out / "core.json")], 120),
     }  # fmt: skip
     for name in options.steps:
@@ -98,6 +100,7 @@ def train(name: str, out: Path, iterations: int, data: str) -> None:
     import fields
     from fields.data import load_scene
     from fields.methods import method, shipped
+    from fields.training.evaluation import evaluate
 
     which, preset, changes = TRAININGS[name]
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
@@ -120,6 +123,10 @@ def train(name: str, out: Path, iterations: int, data: str) -> None:
     figures = json.loads((out / "metrics.json").read_text())
     print(f"training {figures['train_seconds']} s for {figures['iterations']} iterations, "
           f"{figures['parameters']} parameters: {figures['results']}", flush=True)  # fmt: skip
+    if which == "slimmerf":
+        for ranks in (field.ranks // 4, field.ranks // 2):  # type: ignore[operator]
+            with field.showing(ranks):  # type: ignore[operator]
+                print(f"cut to {ranks} ranks: {evaluate(field, scene, scene.test).results}", flush=True)
     torch.set_default_device("cuda")
     print(f"800x800: {gpu.frames(field):.1f} frames per second", flush=True)
     late = gpu.at_the_end(method(which), config.scaled(iterations), scene, out)
