@@ -43,7 +43,8 @@ class BoxAdam(torch.optim.Optimizer):
                 self._update(p, p.grad.contiguous(), group, settling=False)
             # On the parameters' device throughout, so that a recorded step advances them too.
             torch._foreach_add_([self.state[p]["step"] for p in moving], 1.0)
-            torch._foreach_add_([self.state[p]["clock"] for p in moving], group["lr"])
+            # (A tensor that is not in a list would be read as a number, which is to wait for the GPU.)
+            torch._foreach_add_([self.state[p]["clock"] for p in moving], [group["lr"]] * len(moving))
 
     @torch.no_grad()
     def settle(self) -> None:

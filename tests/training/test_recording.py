@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from fields.apps.common import demo_scene
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fields.data import load_scene
 from fields.methods import method
@@ -55,6 +56,30 @@ def test_an_iteration_in_ample_room_is_the_same(name, scene):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
     for a, b in zip(got_grads, want_grads, strict=True):
         assert (a - b).norm() <= 1e-3 * b.norm()
+
+
+class Questions(TorchDispatchMode):
+    """Refuses to tell the host what is in a tensor: on a GPU that is to wait for it, and cannot be recorded."""
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        name = operator.name().partition(".")[0]
+        assert name not in ("aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select"), name
+        return operator(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["tensorf-vm", "strivec", "slimmerf"])
+def test_an_iteration_in_given_room_never_asks_what_is_in_a_tensor(name, scene):
+    training = begun(name, scene)
+    for optimiser in training.optimisers.values():
+        for group in optimiser.param_groups:
+            group |= {"lr": torch.tensor(group["lr"]), "capturable": True}  # as on a GPU
+    if name == "slimmerf":
+        training.field.shown = training.field.ranks
+        while training.shape()[1] == training.field.ranks:
+            pass
+    training.iterate(Room(40_000, 30_000))
+    with Questions():
+        training.iterate(Room(40_000, 30_000))
 
 
 @pytest.mark.parametrize("name", ["tensorf-vm", "strivec"])
