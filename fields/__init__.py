@@ -4,6 +4,8 @@
     field = fields.load("runs/lego")
     image = fields.render(field, camera)                    # .rgb (H, W, 3) .depth .opacity
     frames = fields.render_path(field, fields.orbit(60))
+    seen = fields.query(field, points)                      # .density (N,) .rgb .normal
+    cameras, names = fields.load_cameras("capture/")        # COLMAP, nerfstudio, Blender …; more in fields.conventions
 
 Importing this package imports neither torch nor any kernel; the names below do so when first used.
 """
@@ -15,9 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fields.api import train as train
+    from fields.conventions import load_cameras as load_cameras
     from fields.data import Cameras as Cameras
     from fields.data import load_scene as load_scene
+    from fields.geometry.query import Query as Query
+    from fields.geometry.query import query as query
     from fields.io.run import load as load
+    from fields.io.run import world_from_input as world_from_input
     from fields.rendering import Rendering as Rendering
     from fields.rendering import orbit as orbit
     from fields.rendering import render as render
@@ -36,6 +42,10 @@ _HOME = {
     "Rendering": "fields.rendering",
     "Cameras": "fields.data",
     "load_scene": "fields.data",
+    "load_cameras": "fields.conventions",
+    "query": "fields.geometry.query",
+    "Query": "fields.geometry.query",
+    "world_from_input": "fields.io.run",
 }
 __all__ = sorted(_HOME)
 

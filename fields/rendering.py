@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fields.data.cameras import Cameras
+from fields.errors import ConfigError
 
 _CHUNK = {"cpu": 16_384, "cuda": 131_072}  # rays at once: they keep all threads busy, and stay small in memory
 
@@ -29,6 +30,12 @@ class Rendering:
     samples: Tensor | None = None
     """(2,) int64, how many samples were made and how many of them coloured: a tensor, so that asking a GPU can wait."""
 
+    def _repr_png_(self) -> bytes | None:
+        """The picture in a notebook, where a rendering is the last thing of a cell."""
+        from fields.io.images import png
+
+        return png(self.rgb) if self.rgb.ndim == 3 else None
+
 
 class Field(nn.Module):
     """What the renderer, the viewer and the exports ask of a method's field."""
@@ -40,29 +47,45 @@ class Field(nn.Module):
         """Renders rays (N, 3) with unit directions, in scene units."""
         raise NotImplementedError
 
+    def normals(self, origins: Tensor, directions: Tensor) -> Tensor:
+        """(N, 3) unit, world frame: of what rays (N, 3) meet; zero where they meet nothing."""
+        raise ConfigError(f"A {type(self).__name__} has no normals.")
+
     def constructor_arguments(self) -> dict:
         """Plain data from which the class makes a field that this one's tensors fit into."""
         raise NotImplementedError
 
 
 @torch.no_grad()
-def render(field: Field, camera: Cameras, index: int = 0, background: Tensor | None = None) -> Rendering:
+def render(
+    field: Field, camera: Cameras, index: int = 0, background: Tensor | None = None, *, normal: bool = False
+) -> Rendering:
     """Renders one image.
+
+        >>> field = fields.load(run)
+        >>> image = fields.render(field, fields.orbit(60, size=(40, 30)), 7)
+        >>> image.rgb.shape, image.depth.shape
+        (torch.Size([30, 40, 3]), torch.Size([30, 40]))
 
     Args:
         field: any trained field.
         camera: camera(s), of which `index` is used; full lens models are honoured.
         background: (3,) sRGB; white by default.
+        normal: also render normals, which takes about as long again.
 
     Returns:
-        A Rendering of (H, W, …) tensors on the field's device.
+        A Rendering of (H, W, …) tensors on the field's device. Memory is that of a part of the rays, besides.
     """
     device = field.aabb.device
     origins, directions = (t.to(device) for t in camera.image_rays(index))
     shape = directions.shape[:2]
     chunk = _CHUNK.get(device.type, _CHUNK["cpu"])
     rays = zip(origins.reshape(-1, 3).split(chunk), directions.reshape(-1, 3).split(chunk), strict=True)
-    parts = [field.render_rays(o, d, background) for o, d in rays]
+    parts = []
+    for o, d in rays:
+        parts.append(field.render_rays(o, d, background))
+        if normal and parts[-1].normal is None:
+            parts[-1].normal = field.normals(o, d)
 
     def image(name: str) -> Tensor | None:
         values = [getattr(p, name) for p in parts]
@@ -91,6 +114,9 @@ def orbit(
     size: tuple[int, int] = (400, 400),
 ) -> Cameras:
     """Cameras on a circle around `centre`, looking at it.
+
+        >>> fields.orbit(4, radius=2.0, elevation=0.0).centres.norm(dim=-1)
+        tensor([2., 2., 2., 2.])
 
     Args:
         frames: how many, evenly spaced over the whole turn.

@@ -21,6 +21,7 @@ LAYERS = {
     "fields.radiance": 3,
     "fields.outputs": 3,
     "fields.paths": 3,
+    "fields.conventions": 3,
     "fields.training": 4,
     "fields": 5,  # the systems, and whatever is not listed
     "fields.apps": 6,

@@ -24,6 +24,11 @@ def write_image(path: Path, image: Tensor) -> None:
     write_atomically(path, lambda file: iio.imwrite(file, to_bytes(image)))
 
 
+def png(image: Tensor) -> bytes:
+    """An sRGB image (H, W, 3) in [0, 1] as the bytes of a PNG."""
+    return iio.imwrite("<bytes>", to_bytes(image), extension=".png")
+
+
 def colour_map(values: Tensor, low: float, high: float, name: str = "turbo") -> Tensor:
     """(H, W) to colours (H, W, 3); `low` is the first colour of the map and `high` the last."""
     from matplotlib import colormaps

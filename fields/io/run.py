@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fields.data import load_scene
 from fields.data.scene import Scene
@@ -74,6 +75,24 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> torch.nn.Mod
             f"{folder}: model.safetensors does not fit config.json ({reason}). Restore the folder from a copy."
         ) from None
     return field.to(device).eval().requires_grad_(False)
+
+
+def world_from_input(folder: str | Path) -> Tensor:
+    """(4, 4) float64: the similarity from the coordinates of the files a run was trained on to those of its field.
+
+    Raises:
+        CheckpointError: the run does not have it.
+    """
+    try:
+        similarity = torch.tensor(load_config(folder)["scene"]["world_from_input"], dtype=torch.float64)
+        if similarity.shape != (4, 4) or not similarity.isfinite().all() or not similarity.det():
+            raise ValueError(f"shape {list(similarity.shape)}, or not invertible")
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{Path(folder) / 'config.json'}: world_from_input is missing or damaged ({error}). "
+            "Restore it from a copy, or do without: --frame scene."
+        ) from None
+    return similarity
 
 
 def _reader(path: Path) -> Any:

@@ -1,0 +1,64 @@
+"""What a field is at points in space, rather than along rays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fields.core._check import check_shape
+from fields.errors import ConfigError
+from fields.geometry.points import optical_density
+from fields.radiance import RadianceField
+from fields.rendering import Field
+
+_CHUNK = 262_144  # points at once
+
+
+@dataclass
+class Query:
+    """A field at points (N, …)."""
+
+    density: Tensor
+    """(N,) optical depth per scene unit, as the renderer takes it: light falls by exp(−density · length). Zero in cells that
+    are known to be empty, and outside the box."""
+    rgb: Tensor
+    """(N, 3) sRGB in [0, 1]. Where there is nothing it means nothing."""
+    normal: Tensor
+    """(N, 3) unit, in the scene's frame: down the slope of the density; zero where there is none."""
+
+
+@torch.no_grad()
+def query(field: Field, points: Tensor, directions: Tensor | None = None) -> Query:
+    """Density, colour and normal of a radiance field at points, however many: memory is that of a part of them.
+
+        >>> field = fields.load(run)
+        >>> points = torch.tensor([[0.0, 0.0, 0.5], [9.0, 9.0, 9.0]])
+        >>> seen = fields.query(field, points)
+        >>> seen.density.shape, seen.rgb.shape, float(seen.density[1])
+        (torch.Size([2]), torch.Size([2, 3]), 0.0)
+
+    Args:
+        points: (N, 3) in scene units, on the field's device. `fields.world_from_input(run)` leads there from the
+            coordinates of the scene's files.
+        directions: (N, 3) unit, in which the points are looked at; by default against the normals, from straight outside.
+
+    Raises:
+        ConfigError: the field has no density.
+        ShapeError: other shapes.
+    """
+    check_shape("points", points, None, 3)
+    if directions is not None:
+        check_shape("directions", directions, len(points), 3)
+    if not isinstance(field, RadianceField):
+        raise ConfigError(f"A {type(field).__name__} has no density that could be asked for.")
+    parts = []
+    for k in range(0, max(len(points), 1), _CHUNK):
+        x = field.normalise(points[k : k + _CHUNK])
+        inside = x.clamp(-1, 1)
+        normal = field.outward(inside)
+        normal = normal * (x == inside).all(-1, keepdim=True)
+        views = -normal if directions is None else directions[k : k + _CHUNK]
+        parts.append((optical_density(field, x), field.colour(inside, views), normal))
+    return Query(*(torch.cat(values) for values in zip(*parts, strict=True)))
