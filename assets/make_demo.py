@@ -411,6 +411,26 @@ def write_split(scene: mi.Scene, out: Path, name: str, poses: list[np.ndarray], 
     (out / f"transforms_{name}.json").write_text(text + "\n")
 
 
+def write_surface(scene: mi.Scene, out: Path, poses: list[np.ndarray], apart: float, pixels: int = 60) -> None:
+    """surface.ply: points of the true surface that cameras see, at most one per cube of the edge `apart`."""
+    tangent = np.tan(CAMERA_ANGLE_X / 2) * (2 * (np.arange(pixels) + 0.5) / pixels - 1)
+    found = []
+    for pose in poses:
+        for v in tangent:
+            for u in tangent:
+                direction = pose[:3, :3] @ [u, v, -1.0]
+                ray = mi.Ray3f(pose[:3, 3].tolist(), (direction / np.linalg.norm(direction)).tolist())
+                hit = scene.ray_intersect_preliminary(ray)
+                if hit.is_valid():
+                    found.append(np.array(ray(hit.t)))
+    points = np.array(found, "<f4")
+    points = points[np.unique(np.floor(points / apart).astype(int), axis=0, return_index=True)[1]]
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(points)}"]
+    header += [*(f"property float {axis}" for axis in "xyz"), "end_header", ""]
+    (out / "surface.ply").write_bytes("\n".join(header).encode() + points.tobytes())
+    print(f"surface.ply: {len(points)} points")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "demo", help="folder to write")
@@ -419,6 +439,7 @@ def main() -> None:
     parser.add_argument("--views", type=int, nargs=2, default=(60, 12), metavar=("TRAIN", "TEST"))
     args = parser.parse_args()
     scene = still_life()
+    write_surface(scene, args.out, train_poses(60), 0.02)
     write_split(scene, args.out, "train", train_poses(args.views[0]), args.size, args.spp)
     write_split(scene, args.out, "test", test_poses(args.views[1]), args.size, args.spp)
 

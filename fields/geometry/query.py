@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fields.core._check import check_shape
 from fields.errors import ConfigError
 from fields.geometry.points import optical_density
+from fields.geometry.shapes import eight_bits
 from fields.radiance import RadianceField
 from fields.rendering import Field
 
 _CHUNK = 262_144  # points at once
+_FINEST = 1024  # cells along the longest side
 
 
 @dataclass
@@ -62,3 +66,38 @@ def query(field: Field, points: Tensor, directions: Tensor | None = None) -> Que
         views = -normal if directions is None else directions[k : k + _CHUNK]
         parts.append((optical_density(field, x), field.colour(inside, views), normal))
     return Query(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+
+@torch.no_grad()
+def sample_grid(
+    field: RadianceField, resolution: int, watch: Callable[[int, int], None] = lambda done, total: None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The field on a grid of points over its box.
+
+    Args:
+        resolution: cells along the longest side; they are about cubic.
+        watch: told how many of how many layers are done.
+
+    Returns:
+        density (X, Y, Z) float32 per scene unit, rgb (X, Y, Z, 3) uint8 seen from outside, and the matrix (4, 4) from indices
+        of points to scene coordinates.
+
+    Raises:
+        ConfigError: a resolution out of range.
+    """
+    if not 2 <= resolution <= _FINEST:
+        raise ConfigError(f"resolution {resolution}: a grid has 2 to {_FINEST} cells along its longest side.")
+    low, size = field.aabb[:3].double(), (field.aabb[3:] - field.aabb[:3]).double()
+    counts = [int(n) + 1 for n in (size * (resolution / size.max())).round().long().clamp(min=1)]
+    x, y, z = (torch.linspace(0, 1, n, dtype=torch.float64, device=low.device) for n in counts)
+    density, rgb = np.empty(counts, np.float32), np.empty((*counts, 3), np.uint8)
+    for i in range(counts[0]):
+        layer = torch.stack(torch.meshgrid(x[i : i + 1], y, z, indexing="ij"), -1).view(-1, 3)
+        seen = query(field, (low + layer * size).float())
+        density[i] = seen.density.view(counts[1:]).cpu().numpy()
+        rgb[i] = eight_bits(seen.rgb.view(*counts[1:], 3).cpu().numpy())
+        watch(i + 1, counts[0])
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.diag(size.cpu().numpy() / (np.array(counts) - 1))
+    matrix[:3, 3] = low.cpu().numpy()
+    return density, rgb, matrix

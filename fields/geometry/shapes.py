@@ -36,6 +36,16 @@ class Mesh(PointCloud):
         return replace(moved, faces=self.faces[:, ::-1]) if mirrors else moved
 
 
+@dataclass(frozen=True)
+class TexturedMesh(Mesh):
+    """A mesh with a picture on it; vertices along the seams of the picture are there twice."""
+
+    uv: np.ndarray
+    """(N, 2) float32 in [0, 1]: to the right and down from the texture's top left corner."""
+    texture: np.ndarray
+    """(H, W, 3) uint8 sRGB."""
+
+
 def unit(vectors: np.ndarray) -> np.ndarray:
     """(N, 3) float32 of length one; +Z for a vector of no length."""
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)

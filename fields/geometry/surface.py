@@ -7,9 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from fields.data.cameras import Cameras
 from fields.errors import ConfigError
 from fields.geometry.points import nothing_dense, optical_density
 from fields.geometry.shapes import Mesh, eight_bits, unit
+from fields.geometry.unseen import cavities
 from fields.radiance import RadianceField
 
 _CHUNK = 262_144  # positions at once
@@ -20,9 +22,11 @@ _FINEST = 1024  # cells along the longest side: 4 GiB of grid
 def extract_mesh(
     field: RadianceField,
     level: float,
+    cameras: Cameras | None = None,
     *,
     resolution: int = 256,
     keep: float = 0.001,
+    faces: int | None = None,
     watch: Callable[[int, int], None] = lambda done, total: None,
 ) -> Mesh:
     """The closed surface around everything denser than `level`, by marching cubes, in the field's frame.
@@ -31,8 +35,10 @@ def extract_mesh(
 
     Args:
         level: optical depth per scene unit; `stopping_density` finds the one at which rays stop.
+        cameras: fill what none of these has seen and is closed off: the inside of things.
         resolution: cubic cells along the longest side of the box.
         keep: drop connected parts of less than this fraction of the area of the largest.
+        faces: simplify to about so many triangles (Garland and Heckbert's quadrics; needs `fast-simplification`).
         watch: told how many of how many layers are done.
 
     Returns:
@@ -42,27 +48,47 @@ def extract_mesh(
         ConfigError: an option out of range.
         DataError: nothing is denser than `level`.
     """
-    if not level > 0 or not 0 <= keep <= 1 or not 2 <= resolution <= _FINEST:
+    if not level > 0 or not 0 <= keep <= 1 or not 2 <= resolution <= _FINEST or not (faces is None or faces >= 4):
         raise ConfigError(
-            f"level {level:g}, keep {keep:g}, resolution {resolution}: the level must be positive, keep a fraction "
-            f"between 0 and 1, and the resolution between 2 and {_FINEST}."
+            f"level {level:g}, keep {keep:g}, resolution {resolution}, faces {faces}: the level must be positive, keep a "
+            f"fraction between 0 and 1, the resolution between 2 and {_FINEST}, and the faces at least 4."
         )
     from skimage.measure import marching_cubes
 
     inside, high = _inside(field, level, resolution, watch)
     if inside.max() <= 0.5:
         raise nothing_dense()
-    vertices, faces, _, _ = marching_cubes(inside, 0.5, allow_degenerate=False)
-    vertices, faces = _largest(vertices, faces[:, ::-1], keep)  # skimage turns them clockwise
+    if cameras is not None:
+        within = inside[1:-1, 1:-1, 1:-1]
+        within[cavities(field, cameras, within > 0.5)] = 1
+    vertices, triangles, _, _ = marching_cubes(inside, 0.5, allow_degenerate=False)
+    vertices, triangles = _largest(vertices, triangles[:, ::-1], keep)  # skimage turns them clockwise
+    if faces is not None and len(triangles) > faces:
+        vertices, triangles = _simplified(vertices, triangles, faces)
     # The outermost layer of the grid lies outside the box, in which all that is visible is.
     x = np.clip((vertices - 1) * (2 / high) - 1, -1, 1).astype(np.float32)
-    on_device = torch.from_numpy(x).to(field.aabb.device)
-    positions = field.denormalise(on_device).double().cpu().numpy()
-    normals = _vertex_normals(positions, faces)
-    views = torch.from_numpy(-normals).to(field.aabb.device)
-    parts = zip(on_device.split(_CHUNK), views.split(_CHUNK), strict=True)
-    colours = torch.cat([field.colour(*part) for part in parts]).cpu().numpy()
-    return Mesh(positions, normals, eight_bits(colours), faces)
+    positions = field.denormalise(torch.from_numpy(x).to(field.aabb.device)).double().cpu().numpy()
+    normals = _vertex_normals(positions, triangles)
+    return Mesh(positions, normals, colours_from_outside(field, positions, normals), triangles)
+
+
+@torch.no_grad()
+def colours_from_outside(field: RadianceField, positions: np.ndarray, normals: np.ndarray) -> np.ndarray:
+    """(N, 3) uint8: the field's colours at positions (N, 3), seen against the normals (N, 3)."""
+    colours = []
+    for k in range(0, len(positions), _CHUNK):
+        at, view = (torch.from_numpy(a[k : k + _CHUNK]).float().to(field.aabb.device) for a in (positions, -normals))
+        colours.append(field.colour(field.normalise(at).clamp(-1, 1), view).cpu())
+    return eight_bits(torch.cat(colours).numpy())
+
+
+def _simplified(vertices: np.ndarray, triangles: np.ndarray, faces: int) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        from fast_simplification import simplify
+    except ImportError:
+        raise ConfigError("Simplifying a mesh needs fast-simplification: pip install 'fields[mesh]'.") from None
+    found = simplify(vertices.astype(np.float32), triangles.astype(np.int32), target_count=faces)
+    return np.asarray(found[0]), np.asarray(found[1]).astype(np.int32)
 
 
 def _inside(

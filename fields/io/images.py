@@ -24,9 +24,19 @@ def write_image(path: Path, image: Tensor) -> None:
     write_atomically(path, lambda file: iio.imwrite(file, to_bytes(image)))
 
 
+def write_numbers(path: Path, values: Tensor) -> None:
+    """TIFF of (H, W) numbers, 32-bit floats."""
+    write_atomically(path, lambda file: iio.imwrite(file, values.detach().cpu().float().numpy(), compression="zlib"))
+
+
 def png(image: Tensor) -> bytes:
     """An sRGB image (H, W, 3) in [0, 1] as the bytes of a PNG."""
-    return iio.imwrite("<bytes>", to_bytes(image), extension=".png")
+    return png_of_bytes(to_bytes(image))
+
+
+def png_of_bytes(image: np.ndarray) -> bytes:
+    """The same of one (H, W, 3) uint8."""
+    return iio.imwrite("<bytes>", image, extension=".png")
 
 
 def colour_map(values: Tensor, low: float, high: float, name: str = "turbo") -> Tensor:

@@ -311,7 +311,7 @@ def test_export_is_in_the_frame_of_the_input(trained, tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "complains"),
-    [(["--mesh", "a.obj"], ".glb or .ply"), (["--points", "a.glb"], ".ply"), (["--mesh", "bare"], ".glb or .ply"),
+    [(["--mesh", "a.stl"], ".glb, .ply, .obj"), (["--points", "a.glb"], ".ply"), (["--mesh", "bare"], ".glb, .ply, .obj"),
      (["--mesh", "a.glb", "--resolution", "1"], "resolution"), (["--points", "a.ply", "--count", "0"], "--count")],
 )  # fmt: skip
 def test_export_refuses_what_it_cannot_write(trained, tmp_path, capsys, monkeypatch, arguments, complains):
