@@ -42,12 +42,24 @@ def main(arguments: list[str]) -> int:
     cameras, fps, name = _cameras(options, config, field)
     out = options.out or results_folder(options.run) / "renders" / name
     write_path(field, cameras, out, fps, options.images)
+    _save_path(cameras, out, fps)
     print(
         f"{len(cameras)} frames: {out / 'rgb.mp4'}, {out / 'depth.mp4'}"
         + (f", {out}/rgb/*.png" if options.images else "")
     )
     print(f"Next: fields eval {options.run}")
     return 0
+
+
+def _save_path(cameras, out: Path, fps: float) -> None:
+    """The path, for nerfstudio, Blender's add-ons and `--path`; not of lenses or sizes that its format cannot say."""
+    from fields.data.lenses import Lens
+    from fields.io.atomic import write_json
+    from fields.paths import nerfstudio_path
+
+    alike = len(cameras.width.unique()) == len(cameras.height.unique()) == 1
+    if alike and bool((cameras.model == Lens.PINHOLE).all()):
+        write_json(out / "camera_path.json", nerfstudio_path(cameras, cameras, fps))
 
 
 def _cameras(options: Options, config: dict, field):

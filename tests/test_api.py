@@ -1,7 +1,9 @@
 """What a script calls: docstrings that say what is true, points, normals, notebooks."""
 
 import doctest
+import re
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 import torch
@@ -68,3 +70,15 @@ def test_a_notebook_shows_the_picture(run):
     shown = iio.imread(image._repr_png_(), extension=".png")
     assert shown.shape == (18, 24, 3)
     assert abs(torch.from_numpy(shown) / 255 - image.rgb).max() <= 0.5 / 255 + 1e-6
+
+
+def test_the_example_of_the_readme(run, tmp_path, monkeypatch):
+    readme = Path(__file__).parents[1] / "README.md"
+    if not readme.exists():
+        pytest.skip("the README is not beside the tests")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "strivec-demo").symlink_to(run)
+    monkeypatch.chdir(tmp_path)
+    found = {}
+    exec(re.search(r"```python\n(.*?)```", readme.read_text(), re.S)[1], found)
+    assert found["image"].rgb.shape == (360, 480, 3) and found["image"]._repr_png_().startswith(b"\x89PNG")

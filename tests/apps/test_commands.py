@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
@@ -71,6 +72,10 @@ def test_eval_measures_the_same(trained, capsys):
 def test_render_writes_videos_and_images(trained, tmp_path, path):
     assert run("render", trained, "--path", path, "--frames", 3, "--size", 32, 24, "--out", tmp_path) == 0
     assert (tmp_path / "rgb.mp4").exists() and len(list((tmp_path / "depth").glob("*.png"))) == 3
+    again = ["--path", tmp_path / "camera_path.json", "--out", tmp_path / "again"]
+    assert run("render", trained, *again) == 0
+    first, second = (iio.imread(folder / "rgb" / "0002.png") for folder in (tmp_path, tmp_path / "again"))
+    assert np.abs(first.astype(int) - second).max() <= 2  # degrees of the field of view, and back
 
 
 def test_render_reads_a_nerfstudio_path(trained, tmp_path):

@@ -1,0 +1,87 @@
+"""The pictures of the documentation, made again from a run: `python docs/pictures.py runs/strivec-demo`.
+
+docs/demo.png       held-out views as ground truth, rendering, error and depth
+docs/example.png    what the README's Python example shows
+docs/viewer-*.png   the viewer in Chromium, which needs playwright and a Chromium on the path
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import imageio.v3 as iio
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+DOCS = Path(__file__).parent
+COLUMNS = ("ground truth", "rendering", "error, 0 to 0.2", "depth")
+SOFTWARE = ["--no-sandbox", "--disable-quic", "--disable-background-networking", "--use-angle=swiftshader",
+            "--enable-unsafe-swiftshader"]  # fmt: skip
+
+
+def held_out(run: Path, views: tuple[str, ...] = ("r_000", "r_004")) -> None:
+    figure, axes = plt.subplots(len(views), 4, figsize=(8.4, 2.1 * len(views) + 0.2), squeeze=False)
+    for row, view in zip(axes, views, strict=True):
+        strip = iio.imread(run / "renders" / f"{view}.png")
+        size = strip.shape[0]
+        starts = [k * (strip.shape[1] - size) // 3 for k in range(4)]  # four squares, evenly spaced
+        for axis, start in zip(row, starts, strict=True):
+            axis.imshow(strip[:, start : start + size], interpolation="lanczos")
+            axis.axis("off")
+    for axis, title in zip(axes[0], COLUMNS, strict=True):
+        axis.set_title(title, fontsize=10)
+    figure.tight_layout(pad=0.2)
+    figure.savefig(DOCS / "demo.png", dpi=120)
+
+
+def example(run: Path) -> None:
+    code = re.search(r"```python\n(.*?)```", (DOCS.parent / "README.md").read_text(), re.S)[1]
+    found: dict = {}
+    exec(code.replace("runs/strivec-demo", str(run)), found)
+    (DOCS / "example.png").write_bytes(found["image"]._repr_png_())
+
+
+def viewer(run: Path) -> None:
+    from playwright.sync_api import sync_playwright
+
+    command = [sys.executable, "-m", "fields.apps.cli", "view", str(run), "--port", "7391"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        address = server.stdout.readline().split()[0]
+        with sync_playwright() as playwright:
+            chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+            browser = playwright.chromium.launch(executable_path=chromium, args=SOFTWARE)
+            page = browser.new_page(viewport={"width": 1100, "height": 640})
+            page.goto(address)
+            settled(page)
+            page.screenshot(path=DOCS / "viewer-view.png")
+            page.get_by_label("Show", exact=True).first.click()
+            page.get_by_role("option", name="normal", exact=True).click()
+            settled(page)
+            page.screenshot(path=DOCS / "viewer-normal.png")
+            page.get_by_label("Show", exact=True).first.click()
+            page.get_by_role("option", name="rgb", exact=True).click()
+            page.get_by_role("tab", name="Boxes").click()
+            page.get_by_label("Scale 1", exact=False).first.click()
+            settled(page)
+            page.screenshot(path=DOCS / "viewer-boxes.png")
+            browser.close()
+    finally:
+        server.terminate()
+
+
+def settled(page) -> None:
+    page.wait_for_timeout(1500)
+    page.get_by_text(re.compile("· sharp$")).wait_for(timeout=60_000)
+    page.wait_for_timeout(500)
+
+
+if __name__ == "__main__":
+    for make in (held_out, example, viewer):
+        make(Path(sys.argv[1]))
