@@ -20,7 +20,8 @@ def output(name: str, folder: Path, *arguments: str) -> str:
 
 def test_every_example_is_tested_and_short():
     names = {file.name for file in EXAMPLES.glob("*.py")}
-    assert names == {"00_render_a_field.py", "01_train_on_a_laptop.py", "02_core_alone.py", "03_a_nerfacc_program.py"}
+    assert names == {"00_render_a_field.py", "01_train_on_a_laptop.py", "02_core_alone.py", "03_a_nerfacc_program.py",
+                     "04_surfaces_and_points.py"}  # fmt: skip
     assert all(len((EXAMPLES / name).read_text().splitlines()) <= 60 for name in names)
 
 
@@ -29,6 +30,11 @@ def test_train_and_render(tmp_path):
     assert float(re.search(r"PSNR ([0-9.]+) dB", trained)[1]) > 25
     output("00_render_a_field.py", tmp_path, "runs/laptop")
     assert (tmp_path / "turn.mp4").stat().st_size > 1000
+    found = output("04_surfaces_and_points.py", tmp_path, "runs/laptop")
+    on, above, level = map(
+        float, re.search(r"density ([\d.]+) on it, ([\d.]+) a step above, level ([\d.]+)", found).groups()
+    )
+    assert above < on and 0.3 * level < on < 3 * level and (tmp_path / "surface.glb").stat().st_size > 10_000
 
 
 def test_core_alone(tmp_path):

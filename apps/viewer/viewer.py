@@ -12,29 +12,27 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import viser
 from fields.apps.render import look_around
+from fields.apps.viewer.crop import CropBox
 from fields.apps.viewer.frames import Eye, Style, View, field_eye, nearest_photograph, photograph_eye
 from fields.apps.viewer.journey import Journey
 from fields.apps.viewer.panels import Panel, panels_for
 from fields.apps.viewer.session import Pace, Session, wxyz_of
 from fields.apps.viewer.stage import Stage
-from viser import transforms
+from fields.apps.viewer.taken import TrainingCameras
 
 from fields.data.cameras import Cameras
 from fields.data.scene import Split
-from fields.errors import ConfigError, FieldsError
+from fields.errors import ConfigError
 from fields.outputs import Palette, outputs_of
 from fields.paths import up_of
-from fields.radiance import Crop
 from fields.rendering import Field
 
 _COLOURS = ("turbo", "viridis", "magma", "inferno", "cividis", "gray")
 _BACKGROUNDS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0), "grey": (0.5, 0.5, 0.5)}
 _RESOLUTIONS = {"automatic": None, "full": 1.0, "half": 0.5, "quarter": 0.25, "eighth": 0.125}
-_THUMBNAIL = 64  # pixels
 
 
 @dataclass
@@ -86,7 +84,6 @@ class Viewer:
     def __post_init__(self) -> None:
         _require_address(self.host, self.port)
         self.pace = Pace(self.frames_per_second)
-        self.images: Split | None = None
         self._features: tuple[Field, Palette] | None = None
         logging.getLogger("websockets.server").setLevel(logging.CRITICAL)  # strangers' messages are no news
         with redirect_stdout(StringIO()):  # viser's own notice of its address
@@ -100,7 +97,7 @@ class Viewer:
         self.server.on_client_connect(self._connected)
         self.server.on_client_disconnect(self._disconnected)
         if self.photographs is not None:
-            threading.Thread(target=self._load_photographs, daemon=True).start()
+            threading.Thread(target=self.taken.load, daemon=True).start()
         if self.own_thread:
             threading.Thread(target=self.stage.run, daemon=True).start()
 
@@ -138,7 +135,7 @@ class Viewer:
     def _lay_out(self) -> None:
         gui, scene = self.server.gui, self.server.scene
         scene.set_up_direction(tuple(up_of(self.subject.cameras).tolist()))
-        first, start = self._start(), self.server.initial_camera
+        first, start = self.start(), self.server.initial_camera
         self.size = float((self.subject.field.aabb[3:] - self.subject.field.aabb[:3]).norm())
         start.position = tuple(first.centres[0].tolist())
         start.look_at = tuple(self._middle().tolist())
@@ -151,7 +148,7 @@ class Viewer:
         with self.tabs.add_tab("View", viser.Icon.EYE):
             self._view_tab()
         with self.tabs.add_tab("Cameras", viser.Icon.CAMERA):
-            self._camera_tab()
+            self.taken = TrainingCameras(self)
         with self.tabs.add_tab("Path", viser.Icon.ROUTE):
             self.journey = Journey(self)
         self.tabs_shown: list[Panel] = []
@@ -184,7 +181,7 @@ class Viewer:
             )
             self.split = gui.add_slider("Split", 0.0, 1.0, 0.01, 0.5)
         with gui.add_folder("Crop", expand_by_default=False):
-            self._crop_controls()
+            self.crop_box = CropBox(self)
         for control in (self.output, self.resolution, self.background, self.colours, self.low, self.high, self.against,
                         self.split):  # fmt: skip
             control.on_update(self.redraw)
@@ -198,114 +195,16 @@ class Viewer:
             self.low.disabled = self.high.disabled = self.fit.value
             self.redraw()
 
-    def _crop_controls(self) -> None:
-        gui, scene = self.server.gui, self.server.scene
-        extent = (self.subject.field.aabb[3:] - self.subject.field.aabb[:3]).cpu()
-        self.cropping = gui.add_checkbox("Show only what is in a box", False)
-        self.crop_size = gui.add_vector3(
-            "Size", tuple(extent.tolist()), min=(1e-6,) * 3, step=float(extent.max()) / 100
-        )
-        again = gui.add_button("Whole box again")
-        middle = tuple(self._middle().tolist())
-        self.handle = scene.add_transform_controls(
-            "/crop", scale=0.3 * float(extent.max()), position=middle, visible=False, depth_test=False
-        )
-        self.outline = scene.add_box(
-            "/crop/box", dimensions=tuple(extent.tolist()), wireframe=True, color=(230, 120, 20), visible=False
-        )
-
-        def changed(_: object) -> None:
-            self.handle.visible = self.outline.visible = self.cropping.value
-            self.outline.dimensions = self.crop_size.value
-            self.redraw()
-
-        self.cropping.on_update(changed)
-        self.crop_size.on_update(changed)
-        self.handle.on_update(changed)
-
-        @again.on_click
-        def _(_: object) -> None:
-            self.handle.position, self.handle.wxyz = middle, (1.0, 0.0, 0.0, 0.0)
-            self.crop_size.value = tuple(extent.tolist())
-            changed(None)
-
-    def _camera_tab(self) -> None:
-        gui = self.server.gui
-        cameras = self.subject.cameras
-        self.show_cameras = gui.add_checkbox("Show the training cameras", False, hint="Click one to fly there.")
-        self.which = gui.add_slider("Number", 0, max(len(cameras) - 1, 1), 1, 0)
-        there = gui.add_button("Fly there", icon=viser.Icon.PLANE)
-        home = gui.add_button("Back to the start", icon=viser.Icon.HOME)
-        self.frusta: list[viser.CameraFrustumHandle] = []
-
-        @self.show_cameras.on_update
-        def _(_: object) -> None:
-            if not self.frusta:
-                self._add_frusta()
-            for frustum in self.frusta:
-                frustum.visible = self.show_cameras.value
-            self.redraw()  # what lies behind the field is hidden by it
-
-        @there.on_click
-        def _(event: viser.GuiEvent) -> None:
-            if event.client and self.which.value < len(cameras):
-                self.fly(event.client, cameras[int(self.which.value)])
-
-        @home.on_click
-        def _(event: viser.GuiEvent) -> None:
-            if event.client:
-                self.fly(event.client, self._start())
-
-    def _add_frusta(self) -> None:
-        cameras = self.subject.cameras
-        for i in range(len(cameras)):
-            one = cameras[i]
-            frustum = self.server.scene.add_camera_frustum(
-                f"/cameras/{i}", fov=float(one.fov_y), aspect=float(one.width / one.height),
-                scale=0.06 * self.size, color=(60, 110, 150), thickness=1.5, thickness_units="screen",
-                wxyz=wxyz_of(one.world_from_camera[0]), position=one.centres[0].numpy(), image=self._thumbnail(i),
-            )  # fmt: skip
-            frustum.on_click(lambda event, one=one: self.fly(event.client, one))
-            self.frusta.append(frustum)
-
-    def _thumbnail(self, i: int) -> np.ndarray | None:
-        if self.images is None or i >= len(self.images):
-            return None
-        image = self.images.images.image(i)
-        step = max(1, max(image.shape[:2]) // _THUMBNAIL)
-        small = image[::step, ::step].float()
-        if small.shape[-1] == 4:
-            small = small[..., :3] * small[..., 3:] / 255 + 255 - small[..., 3:]
-        return small.byte().numpy()
-
-    def _load_photographs(self) -> None:
-        assert self.photographs is not None
-        try:
-            self.images = self.photographs()
-        except FieldsError as error:  # the scene has moved: everything else works without it
-            self.against.options = tuple(name for name in self.against.options if name != "photograph")
-            self.server.gui.add_markdown(f"No photographs: {error}")
-            return
-        for i, frustum in enumerate(self.frusta):
-            frustum.image = self._thumbnail(i)
-        self.redraw()
-
     # ------------------------------------------------------------------------------------ what sessions ask
 
     def style(self) -> Style:
         """The controls as they are now."""
-        crop = None
-        if self.cropping.value:
-            pose = torch.eye(4)
-            pose[:3, :3] = torch.from_numpy(transforms.SO3(self.handle.wxyz).as_matrix())
-            pose[:3, 3] = torch.from_numpy(self.handle.position)
-            crop = Crop(pose.to(self.device), torch.tensor(self.crop_size.value, device=self.device))
         return Style(
             output=self.output.value,
             colours=self.colours.value,
             span=None if self.fit.value else (self.low.value, self.high.value),
             background=_BACKGROUNDS[self.background.value],
-            crop=crop,
+            crop=self.crop_box.crop(),
             split=self.split.value,
         )
 
@@ -317,10 +216,10 @@ class Viewer:
         one, against = field_eye(self.subject.field, style), self.against.value
         if self.compare is not None and against == self.compare.name:
             return one, field_eye(self.compare.field, style)
-        if against == "photograph" and self.images is not None:
-            nearest = nearest_photograph(self.images, view, 1e-3 * self.size)
+        if against == "photograph" and (images := self.taken.images) is not None:
+            nearest = nearest_photograph(images, view, 1e-3 * self.size)
             if nearest is not None:
-                return one, photograph_eye(self.images, nearest)
+                return one, photograph_eye(images, nearest)
         return one, None
 
     def palette(self, style: Style) -> Palette | None:
@@ -335,7 +234,7 @@ class Viewer:
 
     def wants_depth(self) -> bool:
         """Whether something stands in the scene that the field may hide."""
-        return self.show_cameras.value or self.cropping.value or any(panel.in_scene for panel in self.tabs_shown)
+        return self.taken.shown.value or self.crop_box.shown.value or any(panel.in_scene for panel in self.tabs_shown)
 
     # ------------------------------------------------------------------------------------ moving about
 
@@ -352,7 +251,7 @@ class Viewer:
         box = self.subject.field.aabb.cpu()
         return (box[:3] + box[3:]) / 2
 
-    def _start(self) -> Cameras:
+    def start(self) -> Cameras:
         """From where the run's own video begins."""
         return look_around(self.subject.cameras, self.subject.field, 1, None)[0]
 

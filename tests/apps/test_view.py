@@ -8,12 +8,16 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
 import pytest
+import torch
 from fields.apps import cli
+from safetensors.torch import load_file
+from websockets.exceptions import WebSocketException
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SOFTWARE = ["--no-sandbox", "--disable-quic", "--disable-background-networking", "--disable-component-update",
@@ -185,7 +189,6 @@ def test_nothing_outside_is_served(url, path):
 
 def test_a_thousand_malformed_messages_hurt_nobody(url):
     import viser
-    from websockets.exceptions import WebSocketException
     from websockets.sync.client import connect
 
     generator = np.random.default_rng(0)
@@ -212,3 +215,32 @@ def test_runs_that_are_none_are_refused_in_a_line(tmp_path, capsys):
 def test_an_address_that_is_none_is_refused_at_once(run, capsys, where):
     assert cli.main(["view", str(run), *where]) == 2
     assert where[0] in capsys.readouterr().err
+
+
+def test_a_training_that_is_watched_comes_to_the_same_bits(tmp_path):
+    """A browser's messages, as the browser sends them; its pictures, as it gets them."""
+    import viser
+    from fields.benchmarks.viewer import camera, received
+    from websockets.sync.client import connect
+
+    short = ["--iterations", 120, "--downscale", 4, "--device", "cpu"]
+    alone = [str(a) for a in ("train", "tensorf-vm", "--out", tmp_path / "alone", *short)]
+    watched = [
+        str(a) for a in ("train", "tensorf-vm", "--out", tmp_path / "watched", *short, "--viewer", "--port", 7290)
+    ]
+    assert cli.main(alone) == 0
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fields.apps.cli", *watched], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    address = next(line.split()[0] for line in process.stdout if line.startswith("http://"))
+    pictures, turn = [], 0
+    join = connect(address.replace("http", "ws"), subprotocols=[f"viser-v{viser.__version__}"], max_size=None)
+    with join as socket, suppress(WebSocketException):  # the server goes when the training ends
+        while True:
+            turn += 1
+            socket.send(camera(0.1 * turn, 4.0))
+            pictures += received(socket, time.monotonic() + 0.2)
+    process.stdout.read()
+    assert process.wait() == 0 and len(pictures) > 3
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("alone", "watched"))
+    assert one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
