@@ -18,14 +18,6 @@ def pytest_addoption(parser):
     parser.addoption("--browser", action="store_true", help="also use the viewer in Chromium, which takes minutes")
 
 
-def pytest_configure(config):
-    """Workers share the processors: each takes its part of the threads."""
-    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
-    if workers > 1:
-        torch.set_num_threads(max(1, torch.get_num_threads() // workers))
-        os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))  # of commands they start
-
-
 @pytest.fixture(autouse=True)
 def _backend(request, monkeypatch):
     """Every test is run on the backend the command line names: those of the core by where their tensors are made,

@@ -27,7 +27,8 @@ SOFTWARE = ["--no-sandbox", "--disable-quic", "--disable-background-networking",
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("view") / "slim-demo"
-    arguments = ["--out", out, "--iterations", 150, "--downscale", 4, "--device", "cpu"]
+    small = ["--density-rank", 4, "--appearance-rank", 8, "--voxels", 24**3, 36**3, "--rays", 1024]
+    arguments = ["--out", out, "--iterations", 150, "--downscale", 4, "--device", "cpu", *small]
     assert cli.main([str(a) for a in ("train", "slimmerf", *arguments)]) == 0
     return out
 

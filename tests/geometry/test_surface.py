@@ -143,6 +143,28 @@ def test_loose_parts_are_dropped():
     assert solid(kept).body_count == 1 and np.abs(ball(torch.from_numpy(kept.positions)).numpy()).max() < KNOT
 
 
+def test_what_no_camera_sees_is_filled():
+    """A hollow ball with a sheet inside becomes one solid ball; an open bowl stays as hollow as it is seen to be."""
+
+    def hollow(points):
+        sheet = torch.maximum((points - CENTRE)[..., 2].abs() - 0.05, ball(points, radius=0.35))
+        return torch.minimum(ball(points).abs() - 0.05, sheet)
+
+    def bowl(points):
+        return torch.maximum(ball(points).abs() - 0.05, (points - CENTRE)[..., 2])
+
+    whole = 4 / 3 * math.pi * (RADIUS + 0.05) ** 3
+    volumes = {}
+    for shape in (hollow, bowl):
+        field = Solid(shape)
+        level = stopping_density(field, around())
+        before, after = (solid(extract_mesh(field, level, c, resolution=96)) for c in (None, around()))
+        assert after.is_watertight
+        volumes[shape] = before.volume / whole, after.volume / whole
+    assert volumes[hollow][0] < 0.75 and volumes[hollow][1] == pytest.approx(1, abs=0.1)
+    assert volumes[bowl][1] == pytest.approx(volumes[bowl][0], rel=0.02)
+
+
 def test_what_the_box_cuts_is_closed_at_its_faces():
     mesh = mesh_of(lambda p: ball(p, torch.tensor([-1.2, 0.0, 0.0]), 0.5))
     assert solid(mesh).is_watertight and mesh.positions[:, 0].min() == pytest.approx(-1.2, abs=1e-6)

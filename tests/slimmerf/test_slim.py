@@ -29,17 +29,22 @@ FINE = Steps(1e-4, 1e-5)
 RUN = {"schema": 1, "method": "slimmerf", "settings": {}, "scene": {}}
 
 
+def demo():
+    """Small pictures: every level is measured on them."""
+    return load_scene(demo_scene(), downscale=4)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """The run folder of a short training on the demo: enough to see something."""
     config = replace(method("slimmerf").configure("fast").scaled(80), rays=512, density_rank=4, appearance_rank=8,
                      voxels=(32**3, 48**3), density_shift=-4.0)  # fmt: skip
-    scene = load_scene(demo_scene())
+    scene = demo()
     training = SlimmerfTraining(config, scene, 0)
     for i in range(config.iterations):
         training.step(i)
     folder = tmp_path_factory.mktemp("run")
-    where = {"path": str(scene.path), "format": scene.format, "downscale": 1,
+    where = {"path": str(scene.path), "format": scene.format, "downscale": 4,
              "world_from_input": scene.world_from_input.tolist(), "cameras": to_json(scene.train.cameras)}  # fmt: skip
     save_field(folder, training.field, "slimmerf", {}, where)
     return folder
@@ -101,7 +106,7 @@ def test_levels_are_in_the_order_of_their_worth(trained):
         errors.append(views.error(there))
         if level > 1 and level % 4 == 0:
             seen = float((from_slim(slim, level).render_rays(*rays).rgb - truth).square().mean())
-            assert errors[-1] == pytest.approx(seen, rel=0.1, abs=1e-6)  # lines of a coarser file are coarser
+            assert errors[-1] == pytest.approx(seen, rel=0.15, abs=1e-6)  # lines of a coarser file are coarser
     assert set(there.values()) == {LAYERS} and len(there) == 8
     assert sum(a < b for a, b in zip(errors, errors[1:], strict=False)) <= 2  # where nothing gets nearer, the least bad
     fixed = container.read(to_slim(field, DEFAULT_STEPS, RUN))
@@ -186,7 +191,7 @@ def test_a_file_opens_where_a_run_does(trained, tmp_path, capsys):
     assert main(["slim", str(trained), "--budget", "60KB", "--out", str(out)]) == 0
     assert out.stat().st_size <= 60_000
     assert load_config(out)["method"] == "slimmerf"
-    scene = load_scene(demo_scene())
+    scene = demo()
     want = evaluate(fields.load(out), scene, scene.test).results["psnr"]
     assert main(["eval", str(out)]) == 0
     assert read_json(tmp_path / "small" / "metrics.json")["results"]["psnr"] == pytest.approx(want)
@@ -231,7 +236,7 @@ def test_every_level_is_as_good_as_its_header_says(trained, tmp_path, monkeypatc
     small, out, again = (tmp_path / f"{name}.slim" for name in ("small", "out", "again"))
     assert main(["slim", str(trained), "--rank", "2", "--out", str(small)]) == 0
     assert main(["slim", str(small), "--curve", "--out", str(out)]) == 0
-    data, slim, scene = out.read_bytes(), container.read(out), load_scene(demo_scene())
+    data, slim, scene = out.read_bytes(), container.read(out), demo()
     for level, row in enumerate(slim.table, 1):
         for cut_at in (row["end"], row["end"] + 1):  # at the level's end, and within the next one
             found = evaluate(from_slim(container.read(data[:cut_at])), scene, scene.test).results
@@ -245,7 +250,19 @@ def test_every_level_is_as_good_as_its_header_says(trained, tmp_path, monkeypatc
 
 
 def test_training_ends_with_a_file_within_its_budget(tmp_path, capsys):
-    short = ["--iterations", "40", "--rays", "128", "--voxels", "10000", "20000", "--density-shift", "-4"]
+    short = [
+        "--iterations",
+        "40",
+        "--rays",
+        "128",
+        "--voxels",
+        "10000",
+        "20000",
+        "--density-shift",
+        "-4",
+        "--downscale",
+        "4",
+    ]
     run = tmp_path / "run"
     assert main(["train", "slimmerf", *short, "--budget", "50KB", "--views", "20", "--out", str(run)]) == 0
     out = run / "exports" / "demo.slim"
@@ -258,7 +275,9 @@ def test_training_ends_with_a_file_within_its_budget(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "levels together" in said and "as the paper counts" in said
     assert len(container.read(best).chunks) >= 1
-    field = fields.train("slimmerf", out=tmp_path / "none", iterations=4, rays=64, voxels=(4096, 4096), budget="1KB")
+    field = fields.train(
+        "slimmerf", demo(), tmp_path / "none", iterations=4, rays=64, voxels=(4096, 4096), budget="1KB"
+    )
     assert field.ranks == 2 and not (tmp_path / "none" / "exports" / "demo.slim").exists()
 
 
@@ -273,7 +292,7 @@ def test_the_curve(trained, tmp_path, capsys):
     levels = len(container.read(out).chunks)
     psnr = [float(line.split(",")[2]) for line in lines[1:]]
     assert psnr[levels - 1] >= 8 and all(p < 8 for p in psnr[: levels - 1])
-    scene = load_scene(demo_scene())
+    scene = demo()
     assert evaluate(load(out), scene, scene.test).results["psnr"] == pytest.approx(psnr[levels - 1], abs=0.01)
     assert main(["slim", str(out), "--psnr", "90", "--out", str(small)]) == 2
     assert "no level reaches it" in capsys.readouterr().err

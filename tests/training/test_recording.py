@@ -18,11 +18,18 @@ def scene():
     return load_scene(demo_scene(), downscale=4)
 
 
+STATES = {}  # of trainings that have just begun: to find geometry takes longer than the tests
+
+
 def begun(name, scene, iterations=400):
-    config = method(name).configure("fast").scaled(iterations)
-    if name != "strivec":
-        config = replace(config, voxels=(24**3, 32**3))
-    return method(name).load_training()(replace(config, rays=256), scene, 0)
+    config = replace(method(name).configure("fast").scaled(iterations), rays=256)
+    config = replace(config, **({"geometry_iterations": 60} if name == "strivec" else {"voxels": (24**3, 32**3)}))
+    training, key = method(name).load_training(), (name, iterations, str(scene.aabb.device))
+    if key not in STATES:
+        tensors, plain = training(config, scene, 0).state()
+        STATES[key] = {k: v.clone() for k, v in tensors.items()}, plain
+    tensors, plain = STATES[key]
+    return training.resume(config, scene, {k: v.clone() for k, v in tensors.items()}, plain)
 
 
 @pytest.mark.parametrize("room", [0, 1, 7, 100, 1000])
