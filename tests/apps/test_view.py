@@ -27,7 +27,7 @@ SOFTWARE = ["--no-sandbox", "--disable-quic", "--disable-background-networking",
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("view") / "slim-demo"
-    small = ["--density-rank", 4, "--appearance-rank", 8, "--voxels", 24**3, 36**3, "--rays", 1024]
+    small = ["--density-rank", 4, "--appearance-rank", 8, "--voxels", 24**3, 36**3, "--density-shift", -4]
     arguments = ["--out", out, "--iterations", 150, "--downscale", 4, "--device", "cpu", *small]
     assert cli.main([str(a) for a in ("train", "slimmerf", *arguments)]) == 0
     return out
@@ -134,22 +134,22 @@ def test_a_path_becomes_a_film_and_survives_its_browser(page, url, tmp_path):
     sharp(page)
     page.get_by_role("button", name="Add key frame").click()
     page.get_by_text("2 key frames.").wait_for()
-    page.get_by_label("Seconds", exact=True).first.fill("0.25")
+    page.get_by_label("Seconds", exact=True).first.fill("0.5")
     page.get_by_label("Seconds", exact=True).first.press("Enter")
     with page.expect_download(timeout=120_000) as download:
         page.get_by_role("button", name="Render MP4").click()
     film = tmp_path / "film.mp4"
     download.value.save_as(film)
     frames = np.stack(list(iio.imiter(film)))
-    assert frames.shape == (6, 480, 640, 3) and differs(frames[0].astype(float), frames[-1].astype(float)) > 3
+    assert frames.shape == (12, 480, 640, 3) and differs(frames[0].astype(float), frames[-1].astype(float)) > 3
     with page.expect_download() as download:
         page.get_by_role("button", name="Save path").click()
     saved = json.loads(Path(download.value.path()).read_text())
-    assert len(saved["keyframes"]) == 2 and len(saved["camera_path"]) == 6
+    assert len(saved["keyframes"]) == 2 and len(saved["camera_path"]) == 12
     page.reload()  # another connection finds what this one has left
     sharp(page)
     page.get_by_role("tab", name="Path").click()
-    page.get_by_text("6 images").wait_for()
+    page.get_by_text("12 images").wait_for()
     page.get_by_role("button", name="Remove all").click()
     page.get_by_text("0 key frames").wait_for()
     (tmp_path / "path.json").write_text(json.dumps(saved))
@@ -196,7 +196,7 @@ def test_a_thousand_malformed_messages_hurt_nobody(url):
     protocol, sent = [f"viser-v{viser.__version__}"], 0
     while sent < 1000:
         try:
-            with connect(url.replace("http", "ws"), subprotocols=protocol, max_size=None) as socket:
+            with connect(url.replace("http", "ws"), subprotocols=protocol, max_size=None, close_timeout=0.2) as socket:
                 for _ in range(50):
                     size = int(generator.integers(0, 200))
                     sent += 1
@@ -224,7 +224,7 @@ def test_a_training_that_is_watched_comes_to_the_same_bits(tmp_path):
     from fields.benchmarks.viewer import camera, received
     from websockets.sync.client import connect
 
-    short = ["--iterations", 120, "--downscale", 4, "--device", "cpu"]
+    short = ["--iterations", 60, "--downscale", 4, "--device", "cpu"]
     alone = [str(a) for a in ("train", "tensorf-vm", "--out", tmp_path / "alone", *short)]
     watched = [
         str(a) for a in ("train", "tensorf-vm", "--out", tmp_path / "watched", *short, "--viewer", "--port", 7290)
@@ -242,6 +242,6 @@ def test_a_training_that_is_watched_comes_to_the_same_bits(tmp_path):
             socket.send(camera(0.1 * turn, 4.0))
             pictures += received(socket, time.monotonic() + 0.2)
     process.stdout.read()
-    assert process.wait() == 0 and len(pictures) > 3
+    assert process.wait() == 0 and len(pictures) > 1
     one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("alone", "watched"))
     assert one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
