@@ -7,6 +7,7 @@ docs/viewer-*.png   the viewer in Chromium, which needs playwright and a Chromiu
 
 from __future__ import annotations
 
+import io
 import re
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from PIL import Image
 
 DOCS = Path(__file__).parent
 COLUMNS = ("ground truth", "rendering", "error, 0 to 0.2", "depth")
@@ -60,20 +62,42 @@ def viewer(run: Path) -> None:
             page = browser.new_page(viewport={"width": 1100, "height": 640})
             page.goto(address)
             settled(page)
-            page.screenshot(path=DOCS / "viewer-view.png")
+            page.get_by_role("alert").get_by_role("button").first.click()  # a notice that this browser has no GPU
+            shot(page, "viewer-view")
             page.get_by_label("Show", exact=True).first.click()
             page.get_by_role("option", name="normal", exact=True).click()
             settled(page)
-            page.screenshot(path=DOCS / "viewer-normal.png")
+            shot(page, "viewer-normal")
             page.get_by_label("Show", exact=True).first.click()
             page.get_by_role("option", name="rgb", exact=True).click()
             page.get_by_role("tab", name="Boxes").click()
             page.get_by_label("Scale 1", exact=False).first.click()
             settled(page)
-            page.screenshot(path=DOCS / "viewer-boxes.png")
+            shot(page, "viewer-boxes")
+            page.get_by_label("Scale 1", exact=False).first.click()
+            page.get_by_role("tab", name="Cameras").click()
+            page.get_by_role("button", name="Fly there").click()
+            page.get_by_label("Show the training cameras", exact=False).first.click()
+            page.get_by_role("tab", name="View").click()
+            page.get_by_text("Compare", exact=True).click()
+            page.get_by_label("With", exact=True).first.click()
+            page.get_by_role("option", name="photograph", exact=True).click()
+            settled(page)
+            shot(page, "viewer-photograph")
+            page.get_by_label("With", exact=True).first.click()
+            page.get_by_role("option", name="nothing", exact=True).click()
+            page.get_by_text("Crop", exact=True).click()
+            page.get_by_label("Show only what is in a box", exact=False).first.click()
+            settled(page)
+            shot(page, "viewer-crop")
             browser.close()
     finally:
         server.terminate()
+
+
+def shot(page, name: str) -> None:
+    picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    picture.quantize(200, dither=Image.Dither.NONE).save(DOCS / f"{name}.png", optimize=True)
 
 
 def settled(page) -> None:

@@ -24,16 +24,15 @@ class TrainingCameras:
         self.viewer, self.cameras = viewer, viewer.subject.cameras
         self.images: Split | None = None
         self.frusta: list[viser.CameraFrustumHandle] = []
+        self.entered: int | None = None  # whoever stands in a frustum would see nothing but its picture
         gui, last = viewer.server.gui, len(self.cameras) - 1
         self.shown = gui.add_checkbox("Show the training cameras", False, hint="Click one to fly there.")
         self.which = gui.add_slider("Number", 0, max(last, 1), 1, 0)
         there = gui.add_button("Fly there", icon=viser.Icon.PLANE)
         home = gui.add_button("Back to the start", icon=viser.Icon.HOME)
         self.shown.on_update(lambda _: self._show())
-        there.on_click(
-            lambda event: event.client and viewer.fly(event.client, self.cameras[min(int(self.which.value), last)])
-        )
-        home.on_click(lambda event: event.client and viewer.fly(event.client, viewer.start()))
+        there.on_click(lambda event: self._enter(event.client, min(int(self.which.value), last)))
+        home.on_click(lambda event: self._enter(event.client, None))
 
     def load(self) -> None:
         """Their photographs. Where the scene has moved, everything else works without them."""
@@ -50,11 +49,18 @@ class TrainingCameras:
         self.viewer.redraw()
 
     def _show(self) -> None:
-        if not self.frusta:
+        if self.shown.value and not self.frusta:
             self._add()
-        for frustum in self.frusta:
-            frustum.visible = self.shown.value
+        for i, frustum in enumerate(self.frusta):
+            frustum.visible = self.shown.value and i != self.entered
         self.viewer.redraw()  # what lies behind the field is hidden by it
+
+    def _enter(self, client: viser.ClientHandle | None, i: int | None) -> None:
+        """Flies a browser to a camera, or back to the start."""
+        if client is not None:
+            self.entered = i
+            self._show()
+            self.viewer.fly(client, self.viewer.start() if i is None else self.cameras[i])
 
     def _add(self) -> None:
         for i in range(len(self.cameras)):
@@ -64,7 +70,7 @@ class TrainingCameras:
                 scale=0.06 * self.viewer.size, color=(60, 110, 150), thickness=1.5, thickness_units="screen",
                 wxyz=wxyz_of(one.world_from_camera[0]), position=one.centres[0].numpy(), image=self._thumbnail(i),
             )  # fmt: skip
-            frustum.on_click(lambda event, one=one: self.viewer.fly(event.client, one))
+            frustum.on_click(lambda event, i=i: self._enter(event.client, i))
             self.frusta.append(frustum)
 
     def _thumbnail(self, i: int) -> np.ndarray | None:
