@@ -64,9 +64,7 @@ def configured() -> list[tuple[str, int, dict]]:
 def test_every_kernel_and_everything_configured_compiles(architecture):
     """To PTX; machine code is made by the tests of the cache."""
     virtual = architecture.replace("sm_", "compute_")
-    wanted = [(name, 4, {}) for name in FOR_GPUS]
-    if architecture in (ARCHITECTURES[0], "sm_90", ARCHITECTURES[-1]):  # what specialising changes, these three tell
-        wanted += configured()
+    wanted = [*((name, 4, {}) for name in FOR_GPUS), *configured()]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         codes = list(pool.map(lambda k: _nvrtc.compile_kernel(k[0], torch.float32, virtual, *k[1:]), wanted))
     for (name, *_), code in zip(wanted, codes, strict=True):

@@ -283,9 +283,8 @@ def test_starts_as_the_coarse_training_left_it(scene):
     assert agree[False] < 0.2
 
 
-# The others are the paper's with other spacings, and take a minute each.
-@pytest.mark.parametrize("preset", ["fast", "paper"])
-def test_presets_run_their_schedule(preset, scene, hull_points):
+@pytest.mark.parametrize("preset", sorted(method("strivec").presets()))
+def test_every_preset_runs_its_schedule(preset, scene, hull_points):
     """Squeezed into eight iterations, on the demo, whatever it was made for: the vectors grow to their end, or to the budget, and move."""
     config = replace(method("strivec").configure(preset).scaled(8), rays=64, geometry=str(hull_points))
     training = StrivecTraining(config, scene, 0)
