@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
 
         folder = results_folder(options.run) / "exports"
         options.mesh, options.points = folder / "mesh.glb", folder / "points.ply"
-    _require_ending(options.mesh, _MESHES[:1] + _MESHES[2:] if options.texture else _MESHES, "--mesh")
+    _require_ending(options.mesh, tuple(e for e in _MESHES if not (options.texture and e == ".ply")), "--mesh")
     _require_ending(options.points, (".ply",), "--points")
     _require_ending(options.grid, (".npz",), "--grid")
 
@@ -105,6 +105,13 @@ def _frame(options: Options, cameras):
     return into_frame, facts | {"up": named if abs(up[axis]) > 0.95 else " ".join(f"{v:.3f}" for v in up)}
 
 
+def _scale(into_frame) -> float:
+    """Units of the frame to one of the scene."""
+    import numpy as np
+
+    return float(np.cbrt(abs(np.linalg.det(into_frame[:3, :3]))))
+
+
 def _write_mesh(path: Path, options: Options, field, cameras, into_frame, facts) -> str:
     from fields.geometry import bake, extract_mesh, stopping_density
     from fields.io.shapes import write_glb, write_obj, write_ply
@@ -135,7 +142,6 @@ def _write_points(path: Path, options: Options, field, cameras, into_frame, fact
 
 
 def _write_maps(folder: Path, options: Options, field, cameras, into_frame, facts) -> str:
-    import numpy as np
     import torch
 
     from fields.conventions import save_nerfstudio
@@ -143,7 +149,7 @@ def _write_maps(folder: Path, options: Options, field, cameras, into_frame, fact
     from fields.io.images import write_image, write_numbers
 
     names = [f"normal/{i:04d}.png" for i in range(len(cameras))]
-    scale = float(np.linalg.det(into_frame[:3, :3]) ** (1 / 3))
+    scale = _scale(into_frame)
     turn = torch.from_numpy(into_frame[:3, :3] / scale).float()
     with Progress("maps") as progress:
         for i, name in enumerate(names):
@@ -153,9 +159,7 @@ def _write_maps(folder: Path, options: Options, field, cameras, into_frame, fact
             progress.step(i + 1, len(cameras))
     pose = torch.from_numpy(into_frame).float() @ cameras.world_from_camera
     pose[:, :3, :3] /= scale
-    moved = cameras[:]
-    moved.world_from_camera = pose
-    save_nerfstudio(folder / "transforms.json", moved, names)
+    save_nerfstudio(folder / "transforms.json", replace(cameras, world_from_camera=pose), names)
     return f"{folder}: {len(names)} maps of depth along the viewing axis (0: nothing there) and of normals"
 
 
@@ -167,9 +171,8 @@ def _write_grid(path: Path, options: Options, field, cameras, into_frame, facts)
 
     with Progress("grid") as progress:
         density, rgb, world_from_grid = sample_grid(field, options.resolution, watch=progress.step)
-    scale = np.linalg.det(into_frame[:3, :3]) ** (1 / 3)
     values = {
-        "density": density / scale,
+        "density": density / _scale(into_frame),
         "rgb": rgb,
         "frame_from_grid": into_frame @ world_from_grid,
         **{name: np.array(fact) for name, fact in facts.items()},

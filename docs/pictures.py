@@ -64,12 +64,10 @@ def viewer(run: Path) -> None:
             settled(page)
             page.get_by_role("alert").get_by_role("button").first.click()  # a notice that this browser has no GPU
             shot(page, "viewer-view")
-            page.get_by_label("Show", exact=True).first.click()
-            page.get_by_role("option", name="normal", exact=True).click()
+            choose(page, "Show", "normal")
             settled(page)
             shot(page, "viewer-normal")
-            page.get_by_label("Show", exact=True).first.click()
-            page.get_by_role("option", name="rgb", exact=True).click()
+            choose(page, "Show", "rgb")
             page.get_by_role("tab", name="Boxes").click()
             page.get_by_label("Scale 1", exact=False).first.click()
             settled(page)
@@ -80,12 +78,10 @@ def viewer(run: Path) -> None:
             page.get_by_label("Show the training cameras", exact=False).first.click()
             page.get_by_role("tab", name="View").click()
             page.get_by_text("Compare", exact=True).click()
-            page.get_by_label("With", exact=True).first.click()
-            page.get_by_role("option", name="photograph", exact=True).click()
+            choose(page, "With", "photograph")
             settled(page)
             shot(page, "viewer-photograph")
-            page.get_by_label("With", exact=True).first.click()
-            page.get_by_role("option", name="nothing", exact=True).click()
+            choose(page, "With", "nothing")
             page.get_by_text("Crop", exact=True).click()
             page.get_by_label("Show only what is in a box", exact=False).first.click()
             settled(page)
@@ -93,6 +89,11 @@ def viewer(run: Path) -> None:
             browser.close()
     finally:
         server.terminate()
+
+
+def choose(page, label: str, option: str) -> None:
+    page.get_by_label(label, exact=True).first.click()
+    page.get_by_role("option", name=option, exact=True).click()
 
 
 def shot(page, name: str) -> None:

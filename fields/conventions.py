@@ -19,7 +19,6 @@ Files keep their own coordinates here; `fields.load_scene` is what normalises th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,12 +30,14 @@ from fields.data import read_capture, validate
 from fields.data.assemble import make_cameras
 from fields.data.cameras import Cameras
 from fields.data.colmap import LAYOUTS
+from fields.data.frames import OPENGL_FROM_OPENCV
 from fields.data.images import read_header
 from fields.data.lenses import Lens
 from fields.errors import ShapeError
-from fields.io.atomic import write_atomically
+from fields.io.atomic import write_atomically, write_json
 
-_FLIP = torch.tensor([1.0, -1.0, -1.0, 1.0])  # OpenGL's axes to OpenCV's and back
+_OPENCV_AXES = torch.from_numpy(OPENGL_FROM_OPENCV).diagonal()[:3].float()  # what turns to OpenCV's axes, and back
+_PYTORCH3D_AXES = torch.tensor([-1.0, 1.0, -1.0])
 _COLMAP = ("PINHOLE", "OPENCV", "FULL_OPENCV", "OPENCV_FISHEYE", "FOV", "THIN_PRISM_FISHEYE", "RAD_TAN_THIN_PRISM_FISHEYE")  # fmt: skip
 _OPENCV = 12  # k1 k2 p1 p2 k3 k4 k5 k6 s1 s2 s3 s4
 
@@ -93,8 +94,7 @@ def save_nerfstudio(file: Path, cameras: Cameras, names: Sequence[str]) -> None:
         else:
             raise ShapeError(f"{name}: nerfstudio has no words for a {lens.name} lens. Undistort the images.")
         frames.append(record)
-    text = json.dumps({"frames": frames}, indent=1)
-    write_atomically(Path(file), lambda f: f.write_text(text))
+    write_json(Path(file), {"frames": frames})
 
 
 def save_colmap(folder: Path, cameras: Cameras, names: Sequence[str]) -> None:
@@ -163,7 +163,7 @@ def from_opencv(
         raise ShapeError("The camera matrix has a skew, which no lens here has. Rectify the images.")
     rotation, translation = pose[:, :3, :3], pose[:, :3, 3]
     world = torch.eye(4, dtype=torch.float64).repeat(len(pose), 1, 1)
-    world[:, :3, :3] = rotation.mT * _FLIP[:3]
+    world[:, :3, :3] = rotation.mT * _OPENCV_AXES
     world[:, :3, 3] = -(rotation.mT @ translation[:, :, None])[:, :, 0]
     columns = torch.zeros(len(pose), 0)
     if distortion is not None:
@@ -206,7 +206,7 @@ def to_opencv(cameras: Cameras) -> tuple[Tensor, Tensor, Tensor]:
 
 def _opencv_from_world(cameras: Cameras) -> Tensor:
     """(N, 4, 4)."""
-    rotation = (cameras.world_from_camera[:, :3, :3] * _FLIP[:3].to(cameras.device)).mT
+    rotation = (cameras.world_from_camera[:, :3, :3] * _OPENCV_AXES.to(cameras.device)).mT
     pose = torch.eye(4, device=cameras.device).repeat(len(cameras), 1, 1)
     pose[:, :3, :3] = rotation
     pose[:, :3, 3] = -(rotation @ cameras.centres[:, :, None])[:, :, 0]
@@ -223,8 +223,7 @@ def to_pytorch3d(cameras: Cameras) -> dict[str, Tensor]:
         ShapeError: lenses that are not pinholes.
     """
     _require_pinholes(cameras, "PyTorch3D")
-    flip = torch.tensor([-1.0, 1.0, -1.0], device=cameras.device)
-    rotation = cameras.world_from_camera[:, :3, :3] * flip
+    rotation = cameras.world_from_camera[:, :3, :3] * _PYTORCH3D_AXES.to(cameras.device)
     size = torch.stack([cameras.width, cameras.height], -1).float()
     half = size.amin(-1, keepdim=True) / 2
     focal = torch.stack([cameras.fx, cameras.fy], -1)
@@ -257,9 +256,8 @@ def from_pytorch3d(cameras: Any, size: tuple[int, int] | None = None) -> Cameras
     if cameras.in_ndc():
         half = extent.amin(-1, keepdim=True) / 2
         focal, centre = focal * half, extent / 2 - centre * half
-    flip = torch.tensor([-1.0, 1.0, -1.0], device=rotation.device)
     pose = torch.eye(4, device=rotation.device).repeat(len(rotation), 1, 1)
-    pose[:, :3, :3] = rotation * flip
+    pose[:, :3, :3] = rotation * _PYTORCH3D_AXES.to(rotation.device)
     pose[:, :3, 3] = -(rotation @ translation[:, :, None])[:, :, 0]
     return Cameras(pose, *focal.unbind(-1), *centre.unbind(-1), *extent.long().unbind(-1))
 

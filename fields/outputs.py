@@ -53,7 +53,7 @@ def see(field: Field, output: str, origins: Tensor, directions: Tensor, axis: Te
     elif output == "opacity":
         value = opacity[:, None]
     elif output == "normal":
-        value = field.normals(origins, directions)  # type: ignore[operator]
+        value = field.normals(origins, directions)
     elif output == "samples":
         value = field.march(origins, directions)[4][:, 1:].float()  # type: ignore[operator]
     else:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fields.data.cameras import Cameras
-from fields.geometry.points import stops
+from fields.geometry.points import stopping_depth
 from fields.radiance import RadianceField
 
 _CHUNK = 16_384  # rays at once
@@ -23,11 +23,8 @@ def depth_and_normals(field: RadianceField, cameras: Cameras, index: int = 0) ->
     """
     cameras = cameras.to(field.aabb.device)
     origins, directions = cameras.image_rays(index)
-    shape, axis = directions.shape[:2], cameras.forward[index]
-    depths, normals = [], []
-    for o, d in zip(origins.view(-1, 3).split(_CHUNK), directions.view(-1, 3).split(_CHUNK), strict=True):
-        distance = stops(field, o, d)
-        hit = distance.isfinite()
-        depths.append(torch.where(hit, distance * (d @ axis), 0.0))
-        normals.append(field.normals(o, d) * hit[:, None])
-    return torch.cat(depths).view(shape), torch.cat(normals).view(*shape, 3)
+    parts = zip(origins.view(-1, 3).split(_CHUNK), directions.view(-1, 3).split(_CHUNK), strict=True)
+    normals = torch.cat([field.normals(*part) for part in parts]).view(directions.shape)
+    depth = stopping_depth(field, cameras, index)
+    hit = depth.isfinite()
+    return torch.where(hit, depth, 0.0), normals * hit[..., None]

@@ -43,6 +43,15 @@ def stops(field: RadianceField, origins: Tensor, directions: Tensor) -> Tensor:
     return distance.scatter_reduce(0, rays, torch.lerp(t_starts, t_ends, part), "amin")
 
 
+@torch.no_grad()
+def stopping_depth(field: RadianceField, cameras: Cameras, index: int = 0) -> Tensor:
+    """(H, W) depth along the viewing axis ("z") of where the rays of one camera stop; infinite where they do not."""
+    origins, directions = cameras.image_rays(index)
+    parts = zip(origins.view(-1, 3).split(_CHUNK), directions.view(-1, 3).split(_CHUNK), strict=True)
+    distance = torch.cat([stops(field, *part) for part in parts]).view(directions.shape[:2])
+    return distance * (directions @ cameras.forward[index])
+
+
 def optical_density(field: RadianceField, x: Tensor) -> Tensor:
     """Optical depth per scene unit (N,) at normalised positions (N, 3), as the renderer takes it: none in empty cells and
     outside the box."""

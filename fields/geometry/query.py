@@ -17,7 +17,7 @@ from fields.radiance import RadianceField
 from fields.rendering import Field
 
 _CHUNK = 262_144  # points at once
-_FINEST = 1024  # cells along the longest side
+_FINEST = 1024  # cells along the longest side: 4 GiB of grid
 
 
 @dataclass
@@ -68,6 +68,18 @@ def query(field: Field, points: Tensor, directions: Tensor | None = None) -> Que
     return Query(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
 
+def cubic_cells(field: RadianceField, resolution: int) -> list[int]:
+    """How many cells along x, y, z fill the box, about cubic, with so many along its longest side.
+
+    Raises:
+        ConfigError: a resolution out of range.
+    """
+    if not 2 <= resolution <= _FINEST:
+        raise ConfigError(f"resolution {resolution}: a grid has 2 to {_FINEST} cells along its longest side.")
+    size = (field.aabb[3:] - field.aabb[:3]).double()
+    return (size * (resolution / size.max())).round().long().clamp(min=1).tolist()
+
+
 @torch.no_grad()
 def sample_grid(
     field: RadianceField, resolution: int, watch: Callable[[int, int], None] = lambda done, total: None
@@ -85,10 +97,8 @@ def sample_grid(
     Raises:
         ConfigError: a resolution out of range.
     """
-    if not 2 <= resolution <= _FINEST:
-        raise ConfigError(f"resolution {resolution}: a grid has 2 to {_FINEST} cells along its longest side.")
     low, size = field.aabb[:3].double(), (field.aabb[3:] - field.aabb[:3]).double()
-    counts = [int(n) + 1 for n in (size * (resolution / size.max())).round().long().clamp(min=1)]
+    counts = [n + 1 for n in cubic_cells(field, resolution)]
     x, y, z = (torch.linspace(0, 1, n, dtype=torch.float64, device=low.device) for n in counts)
     density, rgb = np.empty(counts, np.float32), np.empty((*counts, 3), np.uint8)
     for i in range(counts[0]):

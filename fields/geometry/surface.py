@@ -10,12 +10,12 @@ import torch
 from fields.data.cameras import Cameras
 from fields.errors import ConfigError
 from fields.geometry.points import nothing_dense, optical_density
+from fields.geometry.query import cubic_cells
 from fields.geometry.shapes import Mesh, eight_bits, unit
 from fields.geometry.unseen import cavities
 from fields.radiance import RadianceField
 
 _CHUNK = 262_144  # positions at once
-_FINEST = 1024  # cells along the longest side: 4 GiB of grid
 
 
 @torch.no_grad()
@@ -48,10 +48,10 @@ def extract_mesh(
         ConfigError: an option out of range.
         DataError: nothing is denser than `level`.
     """
-    if not level > 0 or not 0 <= keep <= 1 or not 2 <= resolution <= _FINEST or not (faces is None or faces >= 4):
+    if not level > 0 or not 0 <= keep <= 1 or not (faces is None or faces >= 4):
         raise ConfigError(
             f"level {level:g}, keep {keep:g}, resolution {resolution}, faces {faces}: the level must be positive, keep a "
-            f"fraction between 0 and 1, the resolution between 2 and {_FINEST}, and the faces at least 4."
+            "fraction between 0 and 1, and the faces at least 4."
         )
     from skimage.measure import marching_cubes
 
@@ -100,16 +100,15 @@ def _inside(
     The value, κ / (κ + level), is the logistic function of log κ: densities differ by orders of magnitude from one knot to
     the next, and marching cubes, which interpolates linearly, would put the surface beside the outer one.
     """
-    size = (field.aabb[3:] - field.aabb[:3]).double().cpu()
-    cells = (size * (resolution / size.max())).round().long().clamp(min=1)
-    x, y, z = (torch.linspace(-1, 1, int(k) + 1, device=field.aabb.device) for k in cells)
-    grid = np.zeros([int(k) + 3 for k in cells], np.float32)
+    cells = cubic_cells(field, resolution)
+    x, y, z = (torch.linspace(-1, 1, k + 1, device=field.aabb.device) for k in cells)
+    grid = np.zeros([k + 3 for k in cells], np.float32)
     for i in range(len(x)):
         layer = torch.stack(torch.meshgrid(x[i : i + 1], y, z, indexing="ij"), -1).view(-1, 3)
         density = torch.cat([optical_density(field, part) for part in layer.split(_CHUNK)])
         grid[i + 1, 1:-1, 1:-1] = (density / (density + level)).view(len(y), len(z)).cpu().numpy()
         watch(i + 1, len(x))
-    return grid, cells.numpy()
+    return grid, np.array(cells)
 
 
 def _largest(vertices: np.ndarray, faces: np.ndarray, keep: float) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from fields.data.cameras import Cameras
-from fields.geometry.points import stops
+from fields.geometry.points import stopping_depth
 from fields.radiance import RadianceField
 
 _CAMERAS = 64  # that are asked: many more of a video see nothing else
@@ -63,13 +63,8 @@ class _Views:
         for i in range(len(cameras)):
             factor = max(1.0, math.sqrt(int(cameras.width[i] * cameras.height[i]) / _PIXELS))
             one = cameras[i].downscaled(factor)
-            origins, directions = one.image_rays(0)
-            reach = torch.cat([
-                stops(field, o, d) * (d @ one.forward[0])
-                for o, d in zip(origins.view(-1, 3).split(_CHUNK), directions.view(-1, 3).split(_CHUNK), strict=True)
-            ])  # fmt: skip
             # The farthest of the neighbours: at an edge, a pixel's ray does not speak for all of the pixel.
-            depth = max_pool2d(reach.view(1, 1, *directions.shape[:2]), 3, stride=1, padding=1)[0, 0]
+            depth = max_pool2d(stopping_depth(field, one)[None, None], 3, stride=1, padding=1)[0, 0]
             self.cameras.append(one)
             self.depths.append(depth)
 

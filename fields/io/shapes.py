@@ -105,24 +105,22 @@ def write_glb(path: Path, mesh: Mesh, facts: dict[str, str]) -> None:
 def write_obj(path: Path, mesh: Mesh, facts: dict[str, str]) -> None:
     """Wavefront OBJ; `facts` become comments. Colours follow the positions of the vertices, as MeshLab, Blender and trimesh
     read them; a texture lies beside it as a PNG, with the material that names it."""
-    lines = [f"# {k}: {v}" for k, v in facts.items()]
-    corners = mesh.faces + 1
+    lines, rows, corner = [f"# {k}: {v}" for k, v in facts.items()], mesh.positions, "{0}//{0}"
     if isinstance(mesh, TexturedMesh):
         material, picture = path.with_suffix(".mtl"), path.with_suffix(".png")
         image = png_of_bytes(mesh.texture)
         write_atomically(picture, lambda file: file.write_bytes(image))
-        text = f"newmtl surface\nKa 1 1 1\nKd 1 1 1\nillum 0\nmap_Ka {picture.name}\nmap_Kd {picture.name}\n"
-        write_atomically(material, lambda file: file.write_text(text))
+        shading = f"newmtl surface\nKa 1 1 1\nKd 1 1 1\nillum 0\nmap_Ka {picture.name}\nmap_Kd {picture.name}\n"
+        write_atomically(material, lambda file: file.write_text(shading))
         lines += [f"mtllib {material.name}", "usemtl surface"]
-        lines += [f"v {x:.7g} {y:.7g} {z:.7g}" for x, y, z in mesh.positions.tolist()]
         lines += [f"vt {u:.7g} {1 - v:.7g}" for u, v in mesh.uv.tolist()]  # upwards
-        lines += [f"vn {x:.5g} {y:.5g} {z:.5g}" for x, y, z in mesh.normals.tolist()]
-        lines += [f"f {a}/{a}/{a} {b}/{b}/{b} {c}/{c}/{c}" for a, b, c in corners.tolist()]
+        corner = "{0}/{0}/{0}"
     else:
-        rows = np.concatenate([mesh.positions, mesh.colours / 255], 1).tolist()
-        lines += [f"v {x:.7g} {y:.7g} {z:.7g} {r:.4g} {g:.4g} {b:.4g}" for x, y, z, r, g, b in rows]
-        lines += [f"vn {x:.5g} {y:.5g} {z:.5g}" for x, y, z in mesh.normals.tolist()]
-        lines += [f"f {a}//{a} {b}//{b} {c}//{c}" for a, b, c in corners.tolist()]
+        rows = np.concatenate([mesh.positions, mesh.colours / 255], 1)
+    lines += ["v " + " ".join(f"{value:.7g}" for value in row) for row in rows.tolist()]
+    lines += [f"vn {x:.5g} {y:.5g} {z:.5g}" for x, y, z in mesh.normals.tolist()]
+    face = f"f {corner} {corner.replace('0', '1')} {corner.replace('0', '2')}"
+    lines += [face.format(*corners) for corners in (mesh.faces + 1).tolist()]
     text = "\n".join([*lines, ""])
     write_atomically(path, lambda file: file.write_text(text))
 

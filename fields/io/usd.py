@@ -24,7 +24,7 @@ def write_usd(path: Path, mesh: Mesh, facts: dict[str, str]) -> None:
         ConfigError: `usd-core` is not installed.
     """
     try:
-        from pxr import Gf, Sdf, Usd, UsdGeom, UsdShade, Vt
+        from pxr import Gf, Sdf, Usd, UsdGeom, Vt
     except ImportError:
         raise ConfigError("Writing USD needs usd-core: pip install 'fields[usd]'.") from None
     stage = Usd.Stage.CreateInMemory()
@@ -49,7 +49,7 @@ def write_usd(path: Path, mesh: Mesh, facts: dict[str, str]) -> None:
         upward = np.stack([mesh.uv[:, 0], 1 - mesh.uv[:, 1]], -1).astype(np.float32)
         st = primvars.CreatePrimvar("st", Sdf.ValueTypeNames.TexCoord2fArray, UsdGeom.Tokens.vertex)
         st.Set(Vt.Vec2fArray.FromNumpy(upward))
-        _bind_texture(stage, shape, picture.name, Sdf, UsdShade)
+        _bind_texture(stage, shape, picture.name)
     else:
         colours = linear(mesh.colours / 255).astype(np.float32)
         shown = primvars.CreatePrimvar("displayColor", Sdf.ValueTypeNames.Color3fArray, UsdGeom.Tokens.vertex)
@@ -57,22 +57,24 @@ def write_usd(path: Path, mesh: Mesh, facts: dict[str, str]) -> None:
     write_atomically(path, lambda file: stage.GetRootLayer().Export(str(file)))
 
 
-def _bind_texture(stage, shape, picture: str, sdf, shade) -> None:
+def _bind_texture(stage, shape, picture: str) -> None:
     """A material of UsdPreviewSurface that glows with the picture."""
-    material = shade.Material.Define(stage, "/surface/material")
+    from pxr import Sdf, UsdShade
+
+    material = UsdShade.Material.Define(stage, "/surface/material")
     surface, texture, reader = (
-        shade.Shader.Define(stage, f"/surface/material/{name}") for name in ("preview", "texture", "reader")
+        UsdShade.Shader.Define(stage, f"/surface/material/{name}") for name in ("preview", "texture", "reader")
     )
     reader.CreateIdAttr("UsdPrimvarReader_float2")
-    reader.CreateInput("varname", sdf.ValueTypeNames.String).Set("st")
+    reader.CreateInput("varname", Sdf.ValueTypeNames.String).Set("st")
     texture.CreateIdAttr("UsdUVTexture")
-    texture.CreateInput("file", sdf.ValueTypeNames.Asset).Set(f"./{picture}")
-    texture.CreateInput("sourceColorSpace", sdf.ValueTypeNames.Token).Set("sRGB")
-    texture.CreateInput("st", sdf.ValueTypeNames.Float2).ConnectToSource(reader.ConnectableAPI(), "result")
+    texture.CreateInput("file", Sdf.ValueTypeNames.Asset).Set(f"./{picture}")
+    texture.CreateInput("sourceColorSpace", Sdf.ValueTypeNames.Token).Set("sRGB")
+    texture.CreateInput("st", Sdf.ValueTypeNames.Float2).ConnectToSource(reader.ConnectableAPI(), "result")
     surface.CreateIdAttr("UsdPreviewSurface")
-    surface.CreateInput("diffuseColor", sdf.ValueTypeNames.Color3f).Set((0.0, 0.0, 0.0))
-    surface.CreateInput("roughness", sdf.ValueTypeNames.Float).Set(1.0)
-    glow = surface.CreateInput("emissiveColor", sdf.ValueTypeNames.Color3f)
+    surface.CreateInput("diffuseColor", Sdf.ValueTypeNames.Color3f).Set((0.0, 0.0, 0.0))
+    surface.CreateInput("roughness", Sdf.ValueTypeNames.Float).Set(1.0)
+    glow = surface.CreateInput("emissiveColor", Sdf.ValueTypeNames.Color3f)
     glow.ConnectToSource(texture.ConnectableAPI(), "rgb")
     material.CreateSurfaceOutput().ConnectToSource(surface.ConnectableAPI(), "surface")
-    shade.MaterialBindingAPI.Apply(shape.GetPrim()).Bind(material)
+    UsdShade.MaterialBindingAPI.Apply(shape.GetPrim()).Bind(material)

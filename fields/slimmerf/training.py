@@ -41,7 +41,7 @@ class SlimmerfTraining(TensorfTraining):
 
     # ------------------------------------------------------------------------------------ ours
 
-    def shape(self) -> tuple[int, int]:
+    def choose_shape(self) -> tuple[int, int]:
         """How many ranks are shown, and how many a cut on the same rays is to show; as many for none."""
         self.cut_to = self.field.shown
         if self.config.growth == "nested":

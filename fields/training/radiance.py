@@ -66,7 +66,7 @@ class RadianceTraining:
         """Whether an iteration can be recorded: it must never ask a GPU anything."""
         return len(set(self.scene.train.cameras.model.tolist())) == 1
 
-    def shape(self) -> Hashable:
+    def choose_shape(self) -> Hashable:
         """Decides, before an iteration, what differs from one to the next but not on a GPU, as how many channels are
         read. Each such shape is recorded for itself."""
         return None
@@ -84,7 +84,7 @@ class RadianceTraining:
         c = self.config
         self.decay.fill_(c.rate_decay ** (i / c.iterations))
         subject = [*self.field.parameters(), *self.field.buffers(), self.pixels.rows]
-        numbers = self.recording(self.iterate, subject, self.shape())
+        numbers = self.recording(self.iterate, subject, self.choose_shape())
         for optimiser in self.optimisers.values():
             for group in optimiser.param_groups:
                 group["lr"] *= c.rate_decay ** (1 / c.iterations)

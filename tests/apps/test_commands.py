@@ -20,15 +20,9 @@ from safetensors.torch import load_file, save_file
 
 import fields
 from fields.io.atomic import read_tensors, write_tensors
+from tests.commands import run
 
 SHORT = ["--iterations", "200", "--downscale", "4", "--device", "cpu"]  # where two runs have the same bits
-
-
-def run(*arguments) -> int:
-    try:
-        return cli.main([str(a) for a in arguments])
-    except SystemExit as stop:
-        return int(stop.code or 0)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from fields.apps import cli
 from fields.apps.common import demo_scene
 from scipy.spatial import cKDTree
 
@@ -18,16 +17,10 @@ import fields
 from fields.io.images import to_bytes
 from fields.io.run import load_config
 from fields.paths import from_json, orbit_around
+from tests.commands import run
 
 SHORT = ["--iterations", 150, "--downscale", 2, "--device", "cpu"]
 MESH = ["--resolution", "96"]
-
-
-def run(*arguments) -> int:
-    try:
-        return cli.main([str(a) for a in arguments])
-    except SystemExit as stop:
-        return int(stop.code or 0)
 
 
 @pytest.fixture(scope="module")

@@ -189,7 +189,7 @@ def test_nested_training_learns_from_the_whole_and_from_a_cut(scene):
     origins, directions, target = training.pixels.draw(64, background)
     rays = origins, directions, background, training.jitter(64)
     error = lambda f: (f.render_rays(*rays).rgb.clamp(0, 1) - target).square().mean()  # noqa: E731
-    training.shape()
+    training.choose_shape()
     error(field).backward()
     training.learn_more(rays, target, None)
     got = [p.grad.clone() for p in field.parameters()]

@@ -5,19 +5,12 @@ import shutil
 
 import pytest
 import torch
-from fields.apps import cli
 
 import fields
+from tests.commands import run
 
 SHORT = ["--iterations", "120", "--downscale", "4", "--device", "cpu", "--config", "fast", "--parameters", "150k",
          "--geometry-iterations", "80", "--geometry-cells", str(48**3)]  # fmt: skip
-
-
-def run(*arguments) -> int:
-    try:
-        return cli.main([str(a) for a in arguments])
-    except SystemExit as stop:
-        return int(stop.code or 0)
 
 
 @pytest.fixture(scope="module")

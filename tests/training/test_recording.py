@@ -82,7 +82,7 @@ def test_an_iteration_in_given_room_never_asks_what_is_in_a_tensor(name, scene):
             group |= {"lr": torch.tensor(group["lr"]), "capturable": True}  # as on a GPU
     if name == "slimmerf":
         training.field.shown = training.field.ranks
-        while training.shape()[1] == training.field.ranks:
+        while training.choose_shape()[1] == training.field.ranks:
             pass
     training.iterate(Room(40_000, 30_000))
     with Questions():
