@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
     from fields.errors import DataError
     from fields.io.atomic import read_json, write_json
     from fields.io.run import results_folder, scene_of
-    from fields.training.evaluation import evaluate
+    from fields.methods import method
 
     config, field = open_run(options.run, options.device)
     scene = scene_of(options.run, config, options.data, options.downscale).to(field.aabb.device)
@@ -39,6 +39,7 @@ def main(arguments: list[str]) -> int:
         raise DataError(f"{scene.path}: has no {options.split} images. Choose the other --split.")
     with Progress("eval") as progress:
         folder = results_folder(options.run) / ("renders" if options.split == "test" else f"renders-{options.split}")
+        evaluate = method(config["method"]).load_evaluation().evaluate
         result = evaluate(field, scene, split, folder, progress.step)
     metrics = results_folder(options.run) / "metrics.json"
     facts = read_json(metrics) if metrics.exists() else {"schema": config["schema"], "method": config["method"]}

@@ -7,9 +7,9 @@ import shlex
 import sys
 from dataclasses import dataclass, make_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
-from fields.apps.common import Progress, choose_device, demo_scene, parse
+from fields.apps.common import Progress, choose_device, parse
 
 from fields.methods import Method, method, methods
 
@@ -28,8 +28,8 @@ class Options:
     """Of all random numbers."""
     downscale: int = 1
     """Reduce the images by this factor before training."""
-    format: Literal["auto", "blender", "transforms", "colmap", "nsvf", "llff", "dtu"] = "auto"
-    """Scene format."""
+    format: str = "auto"
+    """Scene format: by default its files are looked at; else blender, transforms, colmap, nsvf, llff or dtu."""
     views: int | None = None
     """Train on so many of the images only, evenly spaced."""
     checkpoint_seconds: float = 60.0
@@ -59,11 +59,8 @@ def main(arguments: list[str]) -> int:
     options = _peek(rest)
     device = choose_device(options.device)
 
-    from fields.data import load_scene
-
-    path = options.data or demo_scene()
     with Progress("Reading images") as progress:
-        scene = load_scene(path, format=options.format, downscale=options.downscale)
+        scene = chosen.load_scene(options.data, format=options.format, downscale=options.downscale)
         for note in scene.notes:
             progress.say(note)
     if options.views is not None:

@@ -5,6 +5,7 @@
     image = fields.render(field, camera)                    # .rgb (H, W, 3) .depth .opacity
     frames = fields.render_path(field, fields.orbit(60))
     seen = fields.query(field, points)                      # .density (N,) .rgb .normal
+    lit = fields.relight(field, "studio.hdr")               # a relighting run in another light
     cameras, names = fields.load_cameras("capture/")        # COLMAP, nerfstudio, Blender …; more in fields.conventions
 
 Importing this package imports neither torch nor any kernel; the names below do so when first used.
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from fields.geometry.query import query as query
     from fields.io.run import load as load
     from fields.io.run import world_from_input as world_from_input
+    from fields.relighting.sources import relight as relight
     from fields.rendering import Rendering as Rendering
     from fields.rendering import orbit as orbit
     from fields.rendering import render as render
@@ -46,6 +48,7 @@ _HOME = {
     "query": "fields.geometry.query",
     "Query": "fields.geometry.query",
     "world_from_input": "fields.io.run",
+    "relight": "fields.relighting.sources",
 }
 __all__ = sorted(_HOME)
 

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fields.data import load_scene
 from fields.data.scene import Scene
 from fields.io.run import load
-from fields.methods import from_dict, method, shipped
+from fields.methods import from_dict, method
 from fields.training.trainer import run
 
 
@@ -56,7 +55,7 @@ def train(
     """
 
     chosen = method(name)
-    scene = data if isinstance(data, Scene) else load_scene(data or shipped("assets") / "demo")
+    scene = data if isinstance(data, Scene) else chosen.load_scene(data)
     if views is not None:
         scene = scene.with_views(views)
     settings = chosen.configure(config, real=scene.real)

@@ -48,6 +48,19 @@ class Method:
     """``module:Class`` of the training: see `fields.training.trainer.Training`."""
     field: str
     """``module:Class`` of the field: see `fields.rendering.Field`."""
+    data: str = "fields.data"
+    """Module whose `load_scene` reads what it trains on."""
+    evaluation: str = "fields.training.evaluation"
+    """Module whose `compare` and `evaluate` measure it."""
+    demo: str = "demo"
+    """Folder of `assets` that it trains on where no data are given."""
+
+    def load_scene(self, path: str | Path | None = None, **options: Any) -> Any:
+        """The scene in a folder; without one, the embedded demo."""
+        return import_module(self.data).load_scene(path or shipped("assets") / self.demo, **options)
+
+    def load_evaluation(self) -> Any:
+        return import_module(self.evaluation)
 
     def load_training(self) -> type:
         return _load(self.training)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,13 +15,18 @@ from fields.io.atomic import write_atomically
 
 
 def to_bytes(image: Tensor) -> np.ndarray:
-    """(H, W, 3) in [0, 1] to uint8, rounded."""
+    """(H, W, C) in [0, 1] to uint8, rounded."""
     return (image.detach().clamp(0, 1) * 255 + 0.5).to(torch.uint8).cpu().numpy()
 
 
-def write_image(path: Path, image: Tensor) -> None:
-    """PNG of an sRGB image (H, W, 3) in [0, 1]."""
-    write_atomically(path, lambda file: iio.imwrite(file, to_bytes(image)))
+def write_image(path: Path, image: Tensor, text: Mapping[str, str] | None = None) -> None:
+    """PNG of an sRGB image (H, W, 3 or 4) in [0, 1]; `text` is kept in it, beside the pixels."""
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    for key, value in (text or {}).items():
+        info.add_text(key, value)
+    write_atomically(path, lambda file: iio.imwrite(file, to_bytes(image), pnginfo=info))
 
 
 def write_numbers(path: Path, values: Tensor) -> None:

@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fields.data import load_scene
 from fields.data.scene import Scene
 from fields.errors import CheckpointError, DataError
 from fields.io.atomic import read_json, read_tensors, write_json, write_tensors
@@ -119,4 +118,4 @@ def scene_of(folder: Path, config: dict, path: Path | None = None, downscale: in
     where = path or Path(scene.get("path", ""))
     if path is None and not where.exists():
         raise DataError(f"{folder}: its scene is no longer at {where}. Say where it is with --data.")
-    return load_scene(where, downscale=downscale or scene.get("downscale", 1))
+    return method(config["method"]).load_scene(where, downscale=downscale or scene.get("downscale", 1))

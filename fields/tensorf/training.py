@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,10 +30,14 @@ class TensorfTraining(RadianceTraining):
         self.shrunk = self.focused = False
         super().__init__(config, scene, seed, field, rows)
 
-    def new_field(self, seed: int) -> TensoRF:
-        c, scene = self.config, self.scene
+    def field_arguments(self) -> dict[str, Any]:
+        """What the field is made with, beside its box and resolution."""
         names = ("layout", "density_rank", "appearance_rank", "decoder", "feature_dim", "hidden", "frequencies",
                  "density_shift", "distance_scale", "step_ratio", "shading_threshold", "marching")  # fmt: skip
+        return {name: getattr(self.config, name) for name in names}
+
+    def new_field(self, seed: int) -> TensoRF:
+        c, scene = self.config, self.scene
         box, occupied = scene.aabb.flatten(), None
         if c.carve and scene.alpha:
             box, occupied = self._carved()
@@ -42,7 +47,7 @@ class TensorfTraining(RadianceTraining):
             resolution=list(resolution_for(box.view(2, 3), c.voxels[0])),
             near=scene.near,
             far=scene.far,
-            **{name: getattr(c, name) for name in names},
+            **self.field_arguments(),
         )
         if occupied is not None:
             field.occupied = occupied

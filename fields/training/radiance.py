@@ -41,7 +41,6 @@ class RadianceTraining:
     ) -> None:
         self.config, self.scene = config, scene
         self.generator = torch.Generator(scene.aabb.device).manual_seed(seed)
-        self.background = scene.background if config.background == "auto" else config.background
         self.pixels = PixelSampler(scene.train, self.generator, rows)
         self.field: Any = (field or self.new_field(seed)).to(scene.aabb.device)
         self.decay = torch.ones((), device=scene.aabb.device)
@@ -125,9 +124,10 @@ class RadianceTraining:
 
     def background_colours(self, n: int) -> Tensor:
         device = self.scene.aabb.device
-        if self.background == "random":
+        behind = self.scene.background if self.config.background == "auto" else self.config.background
+        if behind == "random":
             return torch.rand(n, 3, generator=self.generator, device=device)
-        return torch.full((3,), 1.0 if self.background == "white" else 0.0, device=device)
+        return torch.full((3,), 1.0 if behind == "white" else 0.0, device=device)
 
     def _new_optimisers(self) -> None:
         network = self.adam(self.field.decoder.parameters(), self.config.rate_network)
@@ -147,8 +147,9 @@ class RadianceTraining:
         before = self.optimisers
         self._new_optimisers()
         if not self.config.restart_rate:
-            _set_rate(self.optimisers["factors"], before["factors"].param_groups[0]["lr"])
-            self.optimisers = {"factors": self.optimisers["factors"], "network": before["network"]}
+            for name, optimiser in self.optimisers.items():
+                _set_rate(optimiser, before[name].param_groups[0]["lr"])
+            self.optimisers = {**self.optimisers, "network": before["network"]}
 
     def nothing_left(self, why: str) -> DataError:
         return DataError(

@@ -23,7 +23,7 @@ from fields.io.run import SCHEMA, save_field
 from fields.methods import Method
 from fields.paths import to_json
 from fields.rendering import Field
-from fields.training.evaluation import Evaluation, compare, evaluate
+from fields.training.evaluation import Evaluation
 
 
 class Training(Protocol):
@@ -95,7 +95,7 @@ def run(
     _backend.keep_freed_memory()
     if scene.aabb.is_cuda:  # the decoder's products on tensor cores: 10 bits of mantissa, sums in float32
         torch.set_float32_matmul_precision("high")
-    settings = dataclasses.asdict(config)
+    settings, measure = dataclasses.asdict(config), method.load_evaluation()
     checkpoint = out / "checkpoints" / "last.safetensors"
     _require_rays_in_box(scene)
     training, start, spent = _begin(method, config, settings, scene, seed, checkpoint, resume)
@@ -118,7 +118,7 @@ def run(
                 for name, value in numbers.items():
                     events.add_scalar(f"train/{name}", float(value), i + 1)
             if preview_every and (i + 1) % preview_every == 0 and len(scene.test):
-                score, picture = compare(training.field, scene, scene.test, 0)
+                score, picture = measure.compare(training.field, scene, scene.test, 0)
                 events.add_scalar("preview/psnr", score["psnr"], i + 1)
                 events.add_image("preview", picture, i + 1, dataformats="HWC")
             if stop():
@@ -141,7 +141,7 @@ def run(
     for line in training.finish(out):
         watcher.say(line)
     watcher.say("Rendering the test views")
-    evaluation = evaluate(training.field, scene, scene.test if len(scene.test) else scene.train, out / "renders")
+    evaluation = measure.evaluate(training.field, scene, scene.test if len(scene.test) else scene.train, out / "renders")
     facts = {
         "schema": SCHEMA,
         "method": method.name,

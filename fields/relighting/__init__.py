@@ -1,0 +1,1 @@
+"""Radiance transfer fields: objects under any light."""

@@ -1,0 +1,251 @@
+"""The radiance transfer field: how much light from any direction leaves any point of an object, towards any eye.
+
+Zhu, Saito, Bozic, Aliaga, Darrell, Lassner: Neural Relighting with Subsurface Scattering by Learning the Radiance Transfer Gradient,
+arXiv 2306.09322, 2023, asks a field how transfer grows along a ray: its contribution is transmittance × density × transfer, and the
+first two do not depend on the light. Ours keeps that, and makes the answer linear in the light by construction: transfer is a sum
+
+    T = T_scatter + T_reflect + T_direct
+
+of what goes through the object or between its surfaces, as R non-negative responses to R soft lights (`fields.relighting.basis`);
+what its rough surface mirrors; and what its surface reflects diffusely. Light is only ever multiplied in (`fields.relighting.transfer`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from fields.core import accumulate_along_rays, ray_aabb_intersect, visible_samples
+from fields.relighting.basis import LightBasis, fibonacci_sphere
+from fields.relighting.brdf import albedo, reflect
+from fields.relighting.develop import Tonemap, develop
+from fields.relighting.environment import Environment
+from fields.relighting.transfer import SKY, Illumination, Parts, Transfer
+from fields.rendering import Rendering
+from fields.tensorf.field import TensoRF
+from fields.tensors.colour import spherical_harmonics
+
+_NARROWEST = 0.04  # α of the lobe: below it a map would have to be sharper than the ladder of blurred ones is
+_CLEAR = 2.0  # knots that a ray to a light starts above the surface, which is that thick
+
+
+class Looks(NamedTuple):
+    """What a place looks like from one direction; see `fields.relighting.transfer.Transfer`."""
+
+    normal: Tensor
+    scatter: Tensor
+    at_normal: Tensor
+    at_grazing: Tensor
+    width: Tensor
+    diffuse: Tensor
+
+
+class TransferHead(nn.Module):
+    """Features of a place, and a direction to look from, to its transfer.
+
+    Nothing gives more than it gets: what the surface mirrors is taken from what is left, and of that a share is scattered, a share
+    is diffused and a share is lost (a softmax, per colour channel).
+
+    Args:
+        channels: width of the products of factors.
+        feature_dim: width of the features that a matrix mixes them into.
+        hidden: width of the networks' hidden layers.
+        rank: number of soft lights.
+    """
+
+    reflects = True
+    """Whether the surface mirrors anything."""
+    diffuses = True
+    """Whether it reflects anything diffusely."""
+
+    def __init__(self, channels: int, feature_dim: int, hidden: int, rank: int) -> None:
+        super().__init__()
+        self.rank = rank
+        self.features = nn.Linear(channels, feature_dim, bias=False)
+        # Of the place alone: normal, width of the lobe, reflectance straight on and at grazing angles, and the shares.
+        self.place = nn.Sequential(nn.Linear(feature_dim, hidden), nn.ReLU(), nn.Linear(hidden, 3 + 1 + 3 + 1 + 9))
+        # And of the eye: how what is scattered spreads over the soft lights, and how much of it comes out this way.
+        self.scatter = nn.Sequential(
+            nn.Linear(feature_dim + 9 + 1, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(),
+            nn.Linear(hidden, 3 * (rank + 1)),
+        )  # fmt: skip
+        with torch.no_grad():
+            # Begin with a rough, dark gloss, and with scattering alone.
+            self.place[2].bias.copy_(torch.tensor([0.0] * 3 + [-0.5] + [-3.0] * 4 + [0.0, -4.0, 0.0] * 3))
+
+    def forward(self, features: Tensor, view: Tensor, outward: Tensor) -> Looks:
+        """
+        Args:
+            features: (N, feature_dim).
+            view: (N, 3) unit, towards the eye.
+            outward: (N, 3) unit, a first guess of the normal.
+        """
+        turn, width, at_normal, at_grazing, shares = self.place(features).split([3, 1, 3, 1, 9], -1)
+        normal = normalize(outward + turn, dim=-1)
+        width = _NARROWEST + (1 - _NARROWEST) * torch.sigmoid(width[:, 0])
+        n_v = (normal * view).sum(-1)
+        at_normal, at_grazing = (torch.sigmoid(v) * float(self.reflects) for v in (at_normal, at_grazing.expand(-1, 3)))
+        whole, rise = albedo(n_v, width)
+        left = 1 - (at_normal * (whole - rise)[:, None] + at_grazing * rise[:, None])
+
+        around = torch.cat([features, spherical_harmonics(view), n_v[:, None]], -1)
+        spread, more = self.scatter(around).view(-1, self.rank + 1, 3).split([self.rank, 1], 1)
+        logits = shares.view(-1, 3, 3)  # scattered, diffused, lost; by channel
+        logits = torch.stack([logits[:, 0] + more[:, 0], logits[:, 1], logits[:, 2]], 1)
+        if not self.diffuses:
+            logits = torch.stack([logits[:, 0], torch.full_like(logits[:, 1], -torch.inf), logits[:, 2]], 1)
+        scattered, diffused, _ = (left[:, None] * torch.softmax(logits, 1)).unbind(1)
+        return Looks(normal, scattered[:, None] * torch.softmax(spread, 1), at_normal, at_grazing, width, diffused)
+
+
+class TransferField(TensoRF):
+    """A density, and features that are decoded to transfer, over a box.
+
+    The features of a ray are those of its samples, averaged by how much of each is seen, and are decoded once per ray: a surface is
+    a few samples thick, and a network per ray is many times cheaper than one per sample.
+
+    Args:
+        rank, lobes, sharpness: of the light's basis, see `fields.relighting.basis.LightBasis`.
+        feature_dim, hidden: see `TransferHead`.
+        reflect, diffuse: whether the surface does, beside the scattering.
+        exposure: what linear radiance is multiplied by to be looked at.
+        grid: the rest of the arguments of `fields.tensorf.field.TensoRF`.
+    """
+
+    def __init__(
+        self, *, rank: int = 24, lobes: int = 64, sharpness: float = 16.0, feature_dim: int = 27, hidden: int = 128,
+        reflect: bool = True, diffuse: bool = False, exposure: float = 1.0, **grid: Any,
+    ) -> None:  # fmt: skip
+        super().__init__(decoder="rgb", **grid)
+        self.arguments = {k: v for k, v in self.arguments.items() if k not in ("decoder", "feature_dim", "hidden", "frequencies")}
+        self.arguments |= {
+            "rank": rank, "lobes": lobes, "sharpness": sharpness, "feature_dim": feature_dim, "hidden": hidden,
+            "reflect": reflect, "diffuse": diffuse, "exposure": exposure,
+        }  # fmt: skip
+        self.decoder = TransferHead(self.appearance_grid.channels, feature_dim, hidden, rank)  # type: ignore[assignment]
+        self.decoder.reflects, self.decoder.diffuses = reflect, diffuse  # type: ignore[assignment]
+        self.basis = LightBasis(rank, lobes, sharpness)
+        self.exposure = exposure
+        self.illumination = Illumination.of(Environment.constant((1.0, 1.0, 1.0)))
+        self.tonemap: Tonemap = "srgb"
+        self.shown: Sequence[str] = Parts._fields
+
+    # ------------------------------------------------------------------------------------ rays before there is light
+
+    def transfer(
+        self, origins: Tensor, directions: Tensor, jitter: Tensor | None = None, around: bool = True
+    ) -> Transfer:
+        """What is known of rays (N, 3) with unit directions, scene units, before there is light.
+
+        Args:
+            around: also `look_around`, where no gradients are asked for.
+
+        Gradients: to everything but the visibilities.
+        """
+        n = len(origins)
+        if torch.is_grad_enabled():
+            x, t_starts, t_ends, rays, weights, _ = self.in_sight(origins, directions, jitter)
+            opacity = accumulate_along_rays(weights, None, rays, n)[:, 0]
+            depth = accumulate_along_rays(weights, ((t_starts + t_ends) / 2)[:, None], rays, n)[:, 0]
+            shown = (weights.detach() > self.shading_threshold).nonzero()[:, 0]
+            x, rays, weights = x[shown], rays[shown], weights[shown]
+        else:
+            seen = visible_samples(origins, directions, *self.span(origins, directions, jitter),
+                                   self._clearance(self.occupied), self.aabb, self.density_grid.first(None),
+                                   self.density_grid.layout, self.step_size, shift=self.density_shift,
+                                   scale=self.distance_scale, threshold=self.shading_threshold)  # fmt: skip
+            x, rays, weights, opacity, depth = seen.x, seen.ray_indices, seen.weights, seen.opacity, seen.depth
+        share = accumulate_along_rays(weights, None, rays, n).clamp(min=1e-6)
+        features = accumulate_along_rays(weights, self.features(x), rays, n) / share
+        outward = normalize(accumulate_along_rays(weights.detach(), self.outward(x), rays, n), dim=-1)
+        looks = self.decoder(features, -directions, outward)
+        point = origins + directions * (depth / opacity.clamp(min=1e-6))[:, None]
+        found = Transfer(opacity, depth, point.detach(), -directions, outward, *looks, mirrored=torch.ones_like(depth))
+        return self.look_around(found) if around and not torch.is_grad_enabled() else found
+
+    def look_around(self, found: Transfer) -> Transfer:
+        """Marches from every ray's end to where its light may come from."""
+        hit = (found.opacity > 0.5).nonzero()[:, 0]
+        if self.decoder.reflects:
+            mirror = reflect(found.view[hit], found.normal[hit])
+            found.mirrored[hit] = self.visibility(found.point[hit], found.normal[hit], mirror)
+        if self.decoder.diffuses:
+            directions = fibonacci_sphere(SKY).to(found.point)
+            found.sky = found.point.new_zeros(len(found), SKY)
+            for part in hit.split(4096):
+                pairs = [v[part].repeat_interleave(SKY, 0) for v in (found.point, found.normal)]
+                found.sky[part] = self.visibility(*pairs, directions.repeat(len(part), 1)).view(-1, SKY)
+        return found
+
+    @torch.no_grad()
+    def visibility(self, points: Tensor, normals: Tensor, towards: Tensor) -> Tensor:
+        """(N,) in [0, 1]: how much comes through to surfaces at (N, 3), normals (N, 3), from unit directions (N, 3).
+
+        Nothing from behind a surface. The rays start a little above it, for it has a thickness.
+        """
+        n_l = (normals * towards).sum(-1)
+        faces = (n_l > 0).nonzero()[:, 0]
+        lift = _CLEAR * self.step_size / self.step_ratio
+        origins = points[faces] + lift * normals[faces]
+        seen = visible_samples(origins, towards[faces], *self.way_out(origins, towards[faces]),
+                               self._clearance(self.occupied), self.aabb, self.density_grid.first(None),
+                               self.density_grid.layout, self.step_size, shift=self.density_shift,
+                               scale=self.distance_scale, threshold=torch.inf)  # fmt: skip
+        visible = torch.zeros_like(n_l)
+        visible[faces] = 1 - seen.opacity
+        return visible
+
+    def way_out(self, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """From inside the box, where rays (N, 3) begin and where they leave it (N,)."""
+        _, leave, hits = ray_aabb_intersect(origins, directions, self.aabb[None], 0.0, torch.inf)
+        leave = torch.where(hits[:, 0], leave[:, 0], 0.0)
+        return torch.zeros_like(leave), leave
+
+    # ------------------------------------------------------------------------------------ what every field can do
+
+    @torch.no_grad()
+    def outward(self, x: Tensor) -> Tensor:
+        _, slope = self.density_grid(x, "sum", jacobian=True)
+        return normalize(-slope / (self.aabb[3:] - self.aabb[:3]), dim=-1)
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.decoder.features(self.appearance_grid(x))
+
+    def colour(self, x: Tensor, directions: Tensor) -> Tensor:
+        """sRGB (N, 3) under the field's illumination, were everything visible."""
+        outward = self.outward(x)
+        looks = self.decoder(self.features(x), -directions, outward)
+        one = torch.ones(len(x), device=x.device)
+        sky = one[:, None].expand(-1, SKY) if self.decoder.diffuses else None
+        seen = Transfer(one, one, self.denormalise(x), -directions, outward, *looks, mirrored=one, sky=sky)
+        return self.developed(seen.lit(self.illumination, self), one[:, None])
+
+    def render_rays(
+        self, origins: Tensor, directions: Tensor, background: Tensor | None = None, jitter: Tensor | None = None
+    ) -> Rendering:
+        """As of every field: under `illumination`, developed with `exposure`."""
+        behind = torch.ones(3, device=origins.device) if background is None else background
+        found = self.transfer(origins, directions, jitter)
+        opacity = found.opacity[:, None]
+        colour = self.developed(found.lit(self.illumination, self), opacity)
+        return Rendering(opacity * colour + (1 - opacity) * behind, found.depth, found.opacity, normal=found.normal)
+
+    def developed(self, parts: Parts, opacity: Tensor) -> Tensor:
+        """(N, 3) in [0, 1]: the parts that are `shown`, by `exposure` and `tonemap`; straight, not multiplied by opacity (N, 1)."""
+        radiance = sum((getattr(parts, name) for name in self.shown), start=torch.zeros_like(parts.scattered))
+        return develop(radiance / opacity.clamp(min=1e-6), math.log2(self.exposure), self.tonemap)
+
+    @contextmanager
+    def under(self, illumination: Illumination) -> Iterator[None]:
+        """Within, this is the light in which the field is seen."""
+        before, self.illumination = self.illumination, illumination
+        try:
+            yield
+        finally:
+            self.illumination = before

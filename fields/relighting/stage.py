@@ -1,0 +1,73 @@
+"""The lights of a capture, all at once: what many photographs of the same pixels were lit by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fields.relighting.basis import LightBasis
+from fields.relighting.lights import Light
+from fields.relighting.transfer import Illumination, Transfer
+
+
+class Stage:
+    """L lights as tensors.
+
+    Args:
+        lights: of any kind.
+        basis: what they are measured in.
+        device: where to keep them.
+    """
+
+    def __init__(self, lights: Sequence[Light], basis: LightBasis, device: torch.device) -> None:
+        self.basis = basis
+        strengths = []
+        for light in lights:
+            if light.kind == "point":
+                strengths.append(torch.zeros(len(basis.axes), 3, device=device))
+            else:
+                strengths.append(Illumination.of(light).to(device).strength(basis))
+        self.strength = torch.stack(strengths)
+        """(L, K, 3) in every lobe; zero of point lights, which are another light at every point."""
+        self.is_point = torch.tensor([light.kind == "point" for light in lights], device=device)
+        self.is_small = torch.tensor([light.kind in ("point", "directional") for light in lights], device=device)
+        self.place = torch.tensor([_place(light) for light in lights], device=device)
+        """(L, 3): where a point light is, or the direction of another."""
+        self.rgb = torch.tensor([light.rgb for light in lights], device=device)
+        self.any_point = bool(self.is_point.any())
+
+    def arriving(self, point: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit directions (N, J, 3) from points (N, 3) to small lights (N, J), and their irradiances (N, J, 3): of others, zero."""
+        towards, rgb = self.place[which], self.rgb[which] * self.is_small[which][..., None]
+        if not self.any_point:
+            return towards, rgb
+        is_point = self.is_point[which][..., None]
+        away = towards - point[:, None]
+        square = away.square().sum(-1, keepdim=True).clamp(min=1e-12)
+        return torch.where(is_point, away / square.sqrt(), towards), torch.where(is_point, rgb / square, rgb)
+
+    def scattered(self, rays: Transfer, which: Tensor) -> Tensor:
+        """(N, J, 3): equation (4) for rays (N) under each of the lights (N, J)."""
+        matrix = self.basis.matrix()
+        used, slot = which.unique(return_inverse=True)
+        under_all = torch.einsum("nrc,lrc->nlc", rays.scatter, matrix @ self.strength[used])
+        scattered = under_all.gather(1, slot[..., None].expand(-1, -1, 3))
+        if self.any_point:
+            towards, irradiance = self.arriving(rays.point, which)
+            response = torch.einsum("nrc,njr->njc", rays.scatter, self.basis.lobes(towards) @ matrix.T)
+            scattered = torch.where(self.is_point[which][..., None], response * irradiance, scattered)
+        return scattered
+
+    def surface(self, rays: Transfer, which: Tensor, visible: Tensor) -> Tensor:
+        """(N, J, 3): what the surface reflects of each of the lights (N, J), of which (N, J) comes through."""
+        towards, irradiance = self.arriving(rays.point, which)
+        reflected = rays.lobe(towards) + rays.cosine(towards)[..., None] * rays.diffuse[:, None]
+        return reflected * irradiance * visible[..., None]
+
+
+def _place(light: Light) -> Sequence[float]:
+    if light.kind == "point":
+        return light.position
+    return light.direction if light.kind == "directional" else (0.0, 1.0, 0.0)

@@ -1,0 +1,207 @@
+"""Training a radiance transfer field: shape from the means over the lights, then scattering, then the surface as well.
+
+Because transfer does not depend on the light, a ray is evaluated once and learns from its photographs under every light; and because
+photographs add up, it learns from random mixtures of them too, which is what the field will be asked for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy
+
+from fields.data.scene import Scene
+from fields.errors import ConfigError
+from fields.radiance import Room
+from fields.io.hdr import encode_srgb
+from fields.relighting.config import RelightingConfig
+from fields.relighting.field import TransferField
+from fields.relighting.scene import LitScene
+from fields.relighting.stage import Stage
+from fields.relighting.transfer import Transfer
+from fields.tensorf.training import TensorfTraining
+from fields.training.pixels import rows_near_silhouettes
+
+_MEDIAN = 0.3  # where the loss puts the median radiance
+_DARK = 1e-3  # what counts as dark there
+_BRIGHT = 2.5  # and as a highlight, which scattering is not to explain
+_AROUND = 0.25  # of the rays pass beside the object
+
+
+class RelightingTraining(TensorfTraining):
+    """Fits a TransferField."""
+
+    config: RelightingConfig  # type: ignore[assignment]
+    field: TransferField
+    field_class = TransferField
+    scene: LitScene
+
+    def __init__(self, config: RelightingConfig, scene: Scene, seed: int, field: TransferField | None = None) -> None:
+        if not isinstance(scene, LitScene):
+            raise ConfigError(f"{scene.path}: relighting learns from photographs under many lights; this scene has none.")
+        self.photographs = scene.photographs
+        super().__init__(config, scene, seed, field)  # type: ignore[arg-type]
+        self.stage = Stage(self.photographs.lights, self.field.basis, scene.aabb.device)
+        radiance = self.photographs.radiance
+        self.unit = _MEDIAN / float(radiance[radiance > 0].float().median())
+        self.means_only = True
+        images = scene.train.images
+        near = rows_near_silhouettes(images, max(3, int(images.width.max()) // 16))
+        self.beside = near[images.data[near, 3] == 0]
+        self.visible: Tensor | None = None
+        """(M, J) uint8: how much of each light comes through to each pixel's surface."""
+
+    def field_arguments(self) -> dict[str, Any]:
+        names = ("layout", "density_rank", "appearance_rank", "feature_dim", "hidden", "rank", "lobes", "sharpness", "reflect",
+                 "diffuse", "density_shift", "distance_scale", "step_ratio", "shading_threshold")  # fmt: skip
+        return {name: getattr(self.config, name) for name in names} | {"exposure": self.scene.exposure}
+
+    def _new_optimisers(self) -> None:
+        """Shape has an optimiser of its own: there is a time when it learns more slowly."""
+        c, field = self.config, self.field
+        self.optimisers = {
+            "shape": self.adam(field.density_grid.parameters(), c.rate_factors),
+            "factors": self.adam(field.appearance_grid.parameters(), c.rate_factors),
+            "network": self.adam([*field.decoder.parameters(), *field.basis.parameters()], c.rate_network),
+        }
+
+    def recordable(self) -> bool:
+        return False  # how many lights a batch has been photographed under is asked for
+
+    # ------------------------------------------------------------------------------------ the schedule
+
+    def step(self, i: int) -> dict[str, Tensor]:
+        c = self.config
+        if i in (c.mean_until, c.surface_from) and c.mean_until < c.surface_from:
+            for group in self.optimisers["shape"].param_groups:
+                group["lr"] *= 0.1 if i == c.mean_until else 10.0
+        self.means_only, with_surface = i < c.mean_until, i >= c.surface_from
+        self.field.decoder.reflects = c.reflect and with_surface
+        self.field.decoder.diffuses = c.diffuse and with_surface
+        if with_surface and (self.visible is None or (i - c.surface_from) % c.visibility_every == 0):
+            self.visible = self.look_for_lights()
+        return super().step(i)
+
+    @torch.no_grad()
+    def look_for_lights(self) -> Tensor:
+        """Marches from every pixel's surface to each of its lights."""
+        p = self.photographs
+        visible = torch.zeros(p.radiance.shape[:2], dtype=torch.uint8, device=p.device)
+        for rows in torch.arange(len(visible), device=p.device).split(4096):
+            found = self.field.transfer(*self.rays(p.view[rows], p.pixel[rows]), around=False)
+            slots = p.slots[p.view[rows]]
+            towards, irradiance = self.stage.arriving(found.point, slots.clamp(min=0))
+            matters = (slots >= 0) & (irradiance > 0).any(-1)
+            ray, slot = matters.nonzero(as_tuple=True)
+            through = self.field.visibility(found.point[ray], found.normal[ray], towards[ray, slot])
+            visible[rows[ray], slot] = (through * 255).round().to(torch.uint8)
+        return visible
+
+    # ------------------------------------------------------------------------------------ one iteration
+
+    def iterate(self, room: Room | None) -> tuple[dict[str, Tensor], Tensor]:
+        p, c = self.photographs, self.config
+        rows, beside = self.draw()
+        view, pixel = (torch.cat([a[rows], b]) for a, b in zip((p.view, p.pixel), beside, strict=True))
+        found = self.field.transfer(*self.rays(view, pixel), self.jitter(c.rays))
+        inside = found.map(lambda values: values[: len(rows)])
+
+        lights = self.some_lights()
+        slots, truth = p.slots[p.view[rows]][:, lights], p.radiance[rows][:, lights].float()
+        known = truth.isfinite() & (slots >= 0)[..., None]
+        slots, truth = slots.clamp(min=0), self.unit * truth.nan_to_num()
+        radiance = self.stage.scattered(inside, slots)
+        loss = self.penalty() + self.shape_loss(found, torch.cat([p.covered(rows), torch.zeros_like(beside[0])]))
+        if self.visible is None:
+            truth = truth.clamp(max=_BRIGHT)
+        else:
+            surface = self.stage.surface(inside, slots, self.visible[rows][:, lights].float() / 255)
+            radiance = radiance + surface
+            loss = loss + c.dim * self.unit * surface.mean()
+        radiance = self.unit * inside.opacity[:, None, None] * radiance
+        loss = loss + self.colour_loss(radiance, truth, known)
+        for optimiser in self.optimisers.values():
+            optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        for optimiser in self.optimisers.values():
+            optimiser.step()
+        return {"psnr": self.shown_psnr(radiance, truth, known), "loss": loss.detach()}, torch.zeros(2)
+
+    def draw(self) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Rows of the covered pixels; and views and pixels of rays that pass beside the object."""
+        p, store = self.photographs, self.photographs.coverage
+        count = round(_AROUND * self.config.rays)
+        rows = torch.randint(len(p.view), (self.config.rays - count,), generator=self.generator, device=p.device)
+        some = torch.randint(len(self.beside), (count,), generator=self.generator, device=p.device)
+        index, x, y = store.locate(self.beside[some])
+        return rows, (index, y * store.width[index] + x)
+
+    def rays(self, view: Tensor, pixel: Tensor) -> tuple[Tensor, Tensor]:
+        """Through the centres of pixels."""
+        width = self.photographs.coverage.width[view]
+        return self.photographs.cameras.rays(view, torch.stack([pixel % width, pixel // width], -1) + 0.5)
+
+    def some_lights(self) -> Tensor:
+        """Which of each camera's photographs this iteration learns from."""
+        count = self.photographs.slots.shape[1]
+        if count <= self.config.lights:
+            return torch.arange(count, device=self.photographs.device)
+        return torch.randperm(count, generator=self.generator, device=self.photographs.device)[: self.config.lights]
+
+    def colour_loss(self, radiance: Tensor, truth: Tensor, known: Tensor) -> Tensor:
+        """Of radiances (N, J, 3) and of mixtures of them; `known` says where there is a truth.
+
+        Squared and divided by the radiance itself, as noise and the eye's response are about that: the dark counts as well.
+        """
+        whole = known.all(-1, keepdim=True).float().transpose(1, 2)  # (N, 1, J)
+        if self.means_only:
+            weights = whole
+        else:
+            shape = (len(whole), self.config.mixtures, whole.shape[-1])
+            weights = torch.randn(shape, generator=self.generator, device=whole.device).square() * whole
+        weights = weights / weights.mean(-1, keepdim=True).clamp(min=1e-6) / whole.shape[-1]
+        loss = _relative(weights @ radiance, weights @ truth).mean()
+        if not self.means_only:
+            loss = loss + (_relative(radiance, truth) * known).sum() / known.sum().clamp(min=1)
+        return loss
+
+    def shape_loss(self, found: Transfer, coverage: Tensor) -> Tensor:
+        """What holds for any light: the mask, solidity inside it, and normals that belong to the shape and are seen."""
+        c = self.config
+        opacity = found.opacity.clamp(1e-4, 1 - 1e-4)
+        loss = c.mask * binary_cross_entropy(opacity, coverage)
+        if not self.means_only:
+            entropy = -(opacity * opacity.log() + (1 - opacity) * (1 - opacity).log())
+            loss = loss + c.opaque * (entropy * (coverage > 0.999)).mean()
+        seen = found.opacity.detach()
+        apart = 1 - (found.normal * found.slope).sum(-1)
+        away = (found.normal * found.view).sum(-1).clamp(max=0).square()
+        return loss + (seen * (c.tie * apart + c.facing * away)).mean()
+
+    @torch.no_grad()
+    def shown_psnr(self, radiance: Tensor, truth: Tensor, known: Tensor) -> Tensor:
+        """As somebody would see the photographs, of some of the rays."""
+        some = slice(0, 64)
+        scale = self.field.exposure / self.unit
+        error = encode_srgb(scale * radiance[some]) - encode_srgb(scale * truth[some])
+        mse = (error.square() * known[some]).sum() / known[some].sum().clamp(min=1)
+        return -10 * mse.clamp(min=1e-10).log10()
+
+    # ------------------------------------------------------------------------------------ exact resume
+
+    def state(self) -> tuple[dict[str, Tensor], dict]:
+        tensors, plain = super().state()
+        return tensors | ({} if self.visible is None else {"visible": self.visible}), plain
+
+    @classmethod
+    def resume(cls, config: Any, scene: Scene, tensors: dict[str, Tensor], plain: dict):
+        self = super().resume(config, scene, tensors, plain)
+        if "visible" in tensors:
+            self.visible = tensors["visible"].to(self.photographs.device)
+        return self
+
+
+def _relative(radiance: Tensor, truth: Tensor) -> Tensor:
+    return (radiance - truth).square() / (radiance.detach() + _DARK)

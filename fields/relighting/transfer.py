@@ -1,0 +1,211 @@
+"""What is known of rays before there is light, and lighting it: no field is asked again.
+
+Everything here is linear in the light, and nothing is negative.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fields.relighting import brdf
+from fields.relighting.basis import LightBasis, fibonacci_sphere
+from fields.relighting.environment import Environment
+from fields.relighting.lights import Light
+
+if TYPE_CHECKING:
+    from fields.relighting.field import TransferField
+
+SKY = 128
+"""Directions in which a diffuse surface looks for the sky."""
+
+
+@dataclass(frozen=True)
+class Illumination:
+    """All light there is: its sources add up."""
+
+    lights: tuple[Light, ...] = ()
+    """Directional and point lights."""
+    environments: tuple[Environment, ...] = ()
+    """Everything that is spread over the sky."""
+
+    @staticmethod
+    def of(*sources: Light | Environment) -> Illumination:
+        """From lights of any kind: maps are read, and Gaussian lights become maps."""
+        lights, environments = [], []
+        for source in sources:
+            if isinstance(source, Environment):
+                environments.append(source)
+            elif source.kind in ("directional", "point"):
+                lights.append(source)
+            else:
+                environments.append(source.environment())
+        return Illumination(tuple(lights), tuple(environments))
+
+    def strength(self, basis: LightBasis) -> Tensor:
+        """(K, 3) in every lobe of a basis, of what is far away."""
+        strength = basis.axes.new_zeros(len(basis.axes), 3)
+        for environment in self.environments:
+            strength = strength + environment.project(basis.axes, basis.sharpness).to(strength)
+        for light in self.lights:
+            if light.kind == "directional":
+                lobes = basis.lobes(strength.new_tensor(light.direction))
+                strength = strength + lobes[:, None] * strength.new_tensor(light.rgb)
+        return strength
+
+    def to(self, device: torch.device | str) -> Illumination:
+        return replace(self, environments=tuple(e.to(device) for e in self.environments))
+
+    def seen(self, directions: Tensor) -> Tensor:
+        """(…, 3): the radiance of the sky in unit directions (…, 3); small lights are not seen."""
+        sky = torch.zeros_like(directions)
+        for environment in self.environments:
+            sky = sky + environment.sample(directions.reshape(-1, 3)).view_as(sky)
+        return sky
+
+    def turned(self, degrees: float, centre: Tensor, up: int = 1) -> Illumination:
+        """Turned about the vertical axis `up` through `centre` (3,), counter-clockwise as seen from above."""
+        angle = math.radians(degrees)
+        a, b = (up + 1) % 3, (up + 2) % 3
+        rotation = torch.eye(4, dtype=torch.float64)
+        rotation[a, a] = rotation[b, b] = math.cos(angle)
+        rotation[a, b], rotation[b, a] = -math.sin(angle), math.sin(angle)
+        rotation[:3, 3] = centre.cpu().double() - rotation[:3, :3] @ centre.cpu().double()
+        environments = tuple(environment.moved(rotation[:3, :3]) for environment in self.environments)
+        return Illumination(tuple(light.moved(rotation) for light in self.lights), environments)
+
+    def scaled(self, factor: float) -> Illumination:
+        """All of it so many times as bright."""
+        lights = tuple(replace(one, rgb=tuple(factor * v for v in one.rgb)) for one in self.lights)
+        return Illumination(lights, tuple(e.scaled(factor) for e in self.environments))
+
+
+class Parts(NamedTuple):
+    """Linear radiance (N, 3) that leaves along rays, by what the light did on its way."""
+
+    scattered: Tensor
+    """Beneath the surface, and between surfaces."""
+    reflected: Tensor
+    """In a lobe around the mirrored direction."""
+    direct: Tensor
+    """Diffusely, at the surface."""
+
+    @property
+    def total(self) -> Tensor:
+        return self.scattered + self.reflected + self.direct
+
+
+@dataclass
+class Transfer:
+    """Rays (N, …), or the pixels of an image, ready to be lit."""
+
+    opacity: Tensor
+    """(N,) in [0, 1]; all radiance is multiplied by it."""
+    depth: Tensor
+    """(N,) expected distance along the ray, weighted by opacity; scene units."""
+    point: Tensor
+    """(N, 3) where the ray meets the surface, world."""
+    view: Tensor
+    """(N, 3) unit, from there towards the eye."""
+    slope: Tensor
+    """(N, 3) unit: down the slope of the density."""
+    normal: Tensor
+    """(N, 3) unit: what corrects that."""
+    scatter: Tensor
+    """(N, R, 3): response to every soft light of the basis, ≥ 0; their sum is that to a uniform light of radiance 1."""
+    at_normal: Tensor
+    """(N, 3) reflectance of the rough surface, light and eye straight above it."""
+    at_grazing: Tensor
+    """(N, 3) and at grazing angles."""
+    width: Tensor
+    """(N,) α of its lobe."""
+    diffuse: Tensor
+    """(N, 3) albedo of what is reflected diffusely at the surface."""
+    mirrored: Tensor
+    """(N,) in [0, 1] how much comes through to the surface from the mirrored direction."""
+    sky: Tensor | None = None
+    """(N, SKY) and from directions all over the sphere, where anything is reflected diffusely."""
+
+    def __len__(self) -> int:
+        return len(self.opacity)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Transfer:
+        """The same with every tensor changed."""
+        return Transfer(**{f.name: None if (v := getattr(self, f.name)) is None else change(v) for f in fields(self)})
+
+    @staticmethod
+    def cat(parts: Sequence[Transfer]) -> Transfer:
+        """One after the other."""
+        both = {f.name: [getattr(part, f.name) for part in parts] for f in fields(Transfer)}
+        return Transfer(**{name: None if values[0] is None else torch.cat(values) for name, values in both.items()})
+
+    # ------------------------------------------------------------------------------------ towards small lights
+
+    def lobe(self, towards: Tensor) -> Tensor:
+        """(N, J, 3): what the rough surface sends to the eye per irradiance from unit directions (N, J, 3), or (1, J, 3)."""
+        lobe, rise = brdf.ggx(self.normal[:, None], self.view[:, None], towards, self.width[:, None])
+        return lobe[..., None] * torch.lerp(self.at_normal[:, None], self.at_grazing[:, None], rise[..., None])
+
+    def cosine(self, towards: Tensor) -> Tensor:
+        """(N, J): what a white diffuse surface would."""
+        return (self.normal[:, None] * towards).sum(-1).clamp(min=0) / torch.pi
+
+    def arriving(self, light: Light) -> tuple[Tensor, Tensor]:
+        """(N, 3) unit directions to a small light, and (N, 3) its irradiance on a plane that faces it."""
+        rgb = self.point.new_tensor(light.rgb).expand_as(self.point)
+        if light.kind == "directional":
+            return self.point.new_tensor(light.direction).expand_as(self.point), rgb
+        away = self.point.new_tensor(light.position) - self.point
+        square = away.square().sum(-1, keepdim=True).clamp(min=1e-12)
+        return away / square.sqrt(), rgb / square
+
+    # ------------------------------------------------------------------------------------ under any light
+
+    def lit(self, illumination: Illumination, field: TransferField) -> Parts:
+        """Radiance along the rays. `field` says what light is measured in, and what small lights are hidden."""
+        scattered = self._scattered(illumination, field.basis)
+        reflected, direct = torch.zeros_like(scattered), torch.zeros_like(scattered)
+        for light in illumination.lights:
+            towards, irradiance = self.arriving(light)
+            arriving = irradiance * field.visibility(self.point, self.normal, towards)[:, None]
+            reflected = reflected + self.lobe(towards[:, None])[:, 0] * arriving
+            direct = direct + self.diffuse * self.cosine(towards[:, None]) * arriving
+        for environment in illumination.environments:
+            reflected = reflected + self._mirrored(environment)
+            if self.sky is not None:
+                direct = direct + self.diffuse * self._from_the_sky(environment)
+        opacity = self.opacity[:, None]
+        return Parts(opacity * scattered, opacity * reflected, opacity * direct)
+
+    def _scattered(self, illumination: Illumination, basis: LightBasis) -> Tensor:
+        """Equation (4): lights that are far away add up to one strength of every soft light, for all rays."""
+        matrix = basis.matrix()
+        scattered = torch.einsum("nrc,rc->nc", self.scatter, matrix @ illumination.strength(basis))
+        for light in illumination.lights:
+            if light.kind == "point":
+                towards, irradiance = self.arriving(light)
+                response = torch.einsum("nrc,nr->nc", self.scatter, basis.lobes(towards) @ matrix.T)
+                scattered = scattered + response * irradiance
+        return scattered
+
+    def _mirrored(self, environment: Environment) -> Tensor:
+        """A map, seen in the rough surface."""
+        n_v = (self.normal * self.view).sum(-1)
+        whole, rise = brdf.albedo(n_v, self.width)
+        reflectance = self.at_normal * (whole - rise)[:, None] + self.at_grazing * rise[:, None]
+        seen = environment.blurred().lookup(brdf.reflect(self.view, self.normal), brdf.lobe_sharpness(n_v, self.width))
+        return reflectance * (self.mirrored * (n_v > 0))[:, None] * seen
+
+    def _from_the_sky(self, environment: Environment) -> Tensor:
+        """(N, 3): what a white diffuse surface makes of a map, which is looked at in `SKY` directions."""
+        assert self.sky is not None
+        directions = fibonacci_sphere(SKY).to(self.point)
+        sharpness = SKY / 4  # a cell of the sky is as wide as this lobe
+        lobe = 2 * torch.pi / sharpness  # its integral
+        radiance = environment.project(directions, sharpness).to(self.point) / lobe
+        return (self.sky * self.cosine(directions[None])) @ radiance * (4 * torch.pi / SKY)
