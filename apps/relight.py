@@ -68,7 +68,9 @@ def main(arguments: list[str]) -> int:
 
     config, field = open_run(options.run, options.device)
     if not isinstance(field, TransferField):
-        raise ConfigError(f"{options.run}: a {config['method']} has its light baked in. `fields train relighting` makes runs to relight.")
+        raise ConfigError(
+            f"{options.run}: a {config['method']} has its light baked in. `fields train relighting` makes runs to relight."
+        )
     turns, cameras = _turns(options.rotate), _cameras(options, config, field)
     light = illumination(options.light, options.frame, options.ldr_ok).to(field.aabb.device)
     stops = None if options.exposure == "auto" else _number(options.exposure)
@@ -91,7 +93,9 @@ def main(arguments: list[str]) -> int:
             seconds = time.perf_counter() - began
             if stops is None:
                 stops = auto_exposure(parts.total)
-                progress.say(f"exposure {stops:+.2f} EV (99th percentile of the object at 0.9); fix it with --exposure {stops:.2f}")
+                progress.say(
+                    f"exposure {stops:+.2f} EV (99th percentile of the object at 0.9); fix it with --exposure {stops:.2f}"
+                )
             writers.write(k, image, parts, turned, stops)
             frames.append({"camera": at, "degrees": turns[k % len(turns)], "clipped": clipped(parts.total, stops),
                            "march_ms": round(1000 * marching, 2), "relight_ms": round(1000 * seconds, 2)})  # fmt: skip
@@ -194,5 +198,7 @@ def _cameras(options: Options, config: dict, field):
         count = int(_number(number or "1"))
         if count < 1:
             raise ConfigError(f"--camera {options.camera}: an orbit has at least one camera.")
-        return look_around(from_json(config.get("scene", {}).get("cameras", {})), field, count, options.size, "orbit")[0]
+        return look_around(from_json(config.get("scene", {}).get("cameras", {})), field, count, options.size, "orbit")[
+            0
+        ]
     return read_nerfstudio_path(Path(options.camera))[0]

@@ -52,7 +52,9 @@ class LightPanel:
         self.map = gui.add_dropdown("Map", ("none", *_STUDIOS), initial_value="studio")
         self.upload = gui.add_upload_button("Another map (.hdr, .exr)", mime_type=".hdr,.exr")
         self.message = gui.add_markdown("")
-        self.turn = gui.add_slider("Turn", 0, 360, 1, 0, hint="Degrees about the vertical, counter-clockwise from above.")
+        self.turn = gui.add_slider(
+            "Turn", 0, 360, 1, 0, hint="Degrees about the vertical, counter-clockwise from above."
+        )
         self.strength = gui.add_slider("Map, EV", -6.0, 6.0, 0.1, 0.0)
         with gui.add_folder("A light to drag"):
             self.on = gui.add_checkbox("On", False)
@@ -64,7 +66,12 @@ class LightPanel:
             self.layers = [gui.add_checkbox(name.capitalize(), True) for name in Parts._fields]
         start = self.middle + self.reach * torch.tensor([0.4, 0.5, 0.4])
         self.handle = scene.add_transform_controls(
-            "/light", scale=0.2 * self.reach, position=start.numpy(), visible=False, disable_rotations=True, depth_test=False
+            "/light",
+            scale=0.2 * self.reach,
+            position=start.numpy(),
+            visible=False,
+            disable_rotations=True,
+            depth_test=False,
         )
         self.bulb = scene.add_icosphere("/light/bulb", 0.02 * self.reach, color=(255, 220, 120), visible=False)
         for control in (self.map, self.turn, self.strength, self.on, self.colour, self.power, self.exposure, self.tonemap,

@@ -38,7 +38,9 @@ def ggx(normal: Tensor, view: Tensor, light: Tensor, width: Tensor) -> tuple[Ten
     n_v, n_l = n_v.clamp(min=_COSINE), n_l.clamp(min=_COSINE)
     square = width * width
     lobe = square / (math.pi * (n_h * n_h * (square - 1) + 1).square()).clamp(min=1e-12)
-    shadowing = n_l * torch.sqrt(n_v * n_v * (1 - square) + square) + n_v * torch.sqrt(n_l * n_l * (1 - square) + square)
+    shadowing = n_l * torch.sqrt(n_v * n_v * (1 - square) + square) + n_v * torch.sqrt(
+        n_l * n_l * (1 - square) + square
+    )
     return lobe * 0.5 * n_l / shadowing * faces, (1 - h_v) ** 5
 
 

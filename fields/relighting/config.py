@@ -29,8 +29,8 @@ class RelightingConfig(Schedule):
     """Soft lights that what is scattered responds to: 8 for small files, 32 for quality."""
     lobes: int = 64
     """Spherical Gaussians that soft lights are made of."""
-    sharpness: float = 16.0
-    """Of the lobes. A quarter of their number leaves no gaps."""
+    sharpness: float = 8.0
+    """Of the lobes. Above a quarter of their number there are gaps; lower lets neighbouring lights teach each other."""
     reflect: bool = True
     """Whether the surface mirrors light in a rough lobe."""
     diffuse: bool = False
@@ -70,7 +70,7 @@ class RelightingConfig(Schedule):
     """Iterations after which it is marched again which lights every pixel sees."""
     rate_factors: float = 0.02
     """Adam learning rate of the factors."""
-    rate_network: float = 1e-3
+    rate_network: float = 3e-3
     """Adam learning rate of the networks and the soft lights."""
     rate_decay: float = 0.1
     """Both rates fall exponentially to this fraction over the iterations."""
@@ -86,6 +86,8 @@ class RelightingConfig(Schedule):
     """Weight of the cross-entropy of opacity and mask."""
     opaque: float = 1e-3
     """Weight of the entropy of opacity inside the mask."""
+    compact: float = 1e-2
+    """Weight of how far the samples of a ray lie apart, in knots: a surface is thin."""
     tie: float = 1e-2
     """Weight that holds normals to the slope of the density."""
     facing: float = 1e-2

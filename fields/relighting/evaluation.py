@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fields.data.scene import Split
 from fields.io.hdr import encode_srgb
 from fields.io.images import colour_map, side_by_side, write_image
 from fields.metrics import psnr, ssim
-from fields.data.scene import Split
 from fields.relighting.field import TransferField
 from fields.relighting.image import TransferImage
 from fields.relighting.scene import LitScene, Photographs
@@ -82,7 +82,9 @@ def evaluate(
     for group in dict.fromkeys(f["group"] for f in per_image):
         of_group = [f for f in per_image if f["group"] == group]
         means = {k: sum(f[k] for f in of_group) / len(of_group) for k in ("psnr", "ssim", "psnr_whole", "psnr_log")}
-        results |= {k if not results else f"{k} {group}": v for k, v in means.items() if not results or k in ("psnr", "ssim")}
+        results |= {
+            k if not results else f"{k} {group}": v for k, v in means.items() if not results or k in ("psnr", "ssim")
+        }
     return Evaluation(results | {"lpips": None}, per_image, (time.perf_counter() - began) / max(total, 1))
 
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from fields.core import accumulate_along_rays, ray_aabb_intersect, visible_samples
+from fields.core import accumulate_along_rays, distortion, ray_aabb_intersect
 from fields.relighting.basis import LightBasis, fibonacci_sphere
 from fields.relighting.brdf import albedo, reflect
 from fields.relighting.develop import Tonemap, develop
@@ -32,6 +32,7 @@ from fields.tensorf.field import TensoRF
 from fields.tensors.colour import spherical_harmonics
 
 _NARROWEST = 0.04  # α of the lobe: below it a map would have to be sharper than the ladder of blurred ones is
+_BEHIND = 0.15  # how much a soft light behind a surface counts at first, one in front being 1
 _CLEAR = 2.0  # knots that a ray to a light starts above the surface, which is that thick
 
 
@@ -69,22 +70,27 @@ class TransferHead(nn.Module):
         self.rank = rank
         self.features = nn.Linear(channels, feature_dim, bias=False)
         # Of the place alone: normal, width of the lobe, reflectance straight on and at grazing angles, and the shares.
-        self.place = nn.Sequential(nn.Linear(feature_dim, hidden), nn.ReLU(), nn.Linear(hidden, 3 + 1 + 3 + 1 + 9))
+        last = nn.Linear(hidden, 3 + 1 + 3 + 1 + 9)
+        self.place = nn.Sequential(nn.Linear(feature_dim, hidden), nn.ReLU(), last)
         # And of the eye: how what is scattered spreads over the soft lights, and how much of it comes out this way.
         self.scatter = nn.Sequential(
-            nn.Linear(feature_dim + 9 + 1, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(),
+            nn.Linear(feature_dim + 18, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(),
             nn.Linear(hidden, 3 * (rank + 1)),
         )  # fmt: skip
+        nn.init.normal_(
+            self.features.weight, std=2.0
+        )  # products of factors start small; networks like their inputs at one
         with torch.no_grad():
             # Begin with a rough, dark gloss, and with scattering alone.
-            self.place[2].bias.copy_(torch.tensor([0.0] * 3 + [-0.5] + [-3.0] * 4 + [0.0, -4.0, 0.0] * 3))
+            last.bias.copy_(torch.tensor([0.0] * 3 + [-0.5] + [-3.0] * 4 + [0.0, -4.0, 0.0] * 3))
 
-    def forward(self, features: Tensor, view: Tensor, outward: Tensor) -> Looks:
+    def forward(self, features: Tensor, view: Tensor, outward: Tensor, soft_lights: Tensor) -> Looks:
         """
         Args:
             features: (N, feature_dim).
             view: (N, 3) unit, towards the eye.
             outward: (N, 3) unit, a first guess of the normal.
+            soft_lights: (R, 3) unit, where they are: what has not been learned yet answers to those in front of it.
         """
         turn, width, at_normal, at_grazing, shares = self.place(features).split([3, 1, 3, 1, 9], -1)
         normal = normalize(outward + turn, dim=-1)
@@ -94,8 +100,9 @@ class TransferHead(nn.Module):
         whole, rise = albedo(n_v, width)
         left = 1 - (at_normal * (whole - rise)[:, None] + at_grazing * rise[:, None])
 
-        around = torch.cat([features, spherical_harmonics(view), n_v[:, None]], -1)
+        around = torch.cat([features, spherical_harmonics(view), spherical_harmonics(normal)], -1)
         spread, more = self.scatter(around).view(-1, self.rank + 1, 3).split([self.rank, 1], 1)
+        spread = spread + ((normal @ soft_lights.T).clamp(min=0) + _BEHIND).log()[..., None]
         logits = shares.view(-1, 3, 3)  # scattered, diffused, lost; by channel
         logits = torch.stack([logits[:, 0] + more[:, 0], logits[:, 1], logits[:, 2]], 1)
         if not self.diffuses:
@@ -118,23 +125,32 @@ class TransferField(TensoRF):
         grid: the rest of the arguments of `fields.tensorf.field.TensoRF`.
     """
 
+    decoder: TransferHead  # type: ignore[assignment]
+
     def __init__(
-        self, *, rank: int = 24, lobes: int = 64, sharpness: float = 16.0, feature_dim: int = 27, hidden: int = 128,
+        self, *, rank: int = 24, lobes: int = 64, sharpness: float = 8.0, feature_dim: int = 27, hidden: int = 128,
         reflect: bool = True, diffuse: bool = False, exposure: float = 1.0, **grid: Any,
     ) -> None:  # fmt: skip
         super().__init__(decoder="rgb", **grid)
-        self.arguments = {k: v for k, v in self.arguments.items() if k not in ("decoder", "feature_dim", "hidden", "frequencies")}
+        self.arguments = {
+            k: v for k, v in self.arguments.items() if k not in ("decoder", "feature_dim", "hidden", "frequencies")
+        }
         self.arguments |= {
             "rank": rank, "lobes": lobes, "sharpness": sharpness, "feature_dim": feature_dim, "hidden": hidden,
             "reflect": reflect, "diffuse": diffuse, "exposure": exposure,
         }  # fmt: skip
-        self.decoder = TransferHead(self.appearance_grid.channels, feature_dim, hidden, rank)  # type: ignore[assignment]
-        self.decoder.reflects, self.decoder.diffuses = reflect, diffuse  # type: ignore[assignment]
+        self.decoder = TransferHead(self.appearance_grid.channels, feature_dim, hidden, rank)
+        self.decoder.reflects, self.decoder.diffuses = reflect, diffuse
         self.basis = LightBasis(rank, lobes, sharpness)
         self.exposure = exposure
         self.illumination = Illumination.of(Environment.constant((1.0, 1.0, 1.0)))
         self.tonemap: Tonemap = "srgb"
         self.shown: Sequence[str] = Parts._fields
+
+    @property
+    def knot(self) -> float:
+        """Mean spacing of the knots, scene units."""
+        return self.step_size / self.step_ratio
 
     # ------------------------------------------------------------------------------------ rays before there is light
 
@@ -153,20 +169,20 @@ class TransferField(TensoRF):
             x, t_starts, t_ends, rays, weights, _ = self.in_sight(origins, directions, jitter)
             opacity = accumulate_along_rays(weights, None, rays, n)[:, 0]
             depth = accumulate_along_rays(weights, ((t_starts + t_ends) / 2)[:, None], rays, n)[:, 0]
+            apart = distortion(weights, t_starts, t_ends, ray_indices=rays, n_rays=n)[:, 0] / self.knot
             shown = (weights.detach() > self.shading_threshold).nonzero()[:, 0]
             x, rays, weights = x[shown], rays[shown], weights[shown]
         else:
-            seen = visible_samples(origins, directions, *self.span(origins, directions, jitter),
-                                   self._clearance(self.occupied), self.aabb, self.density_grid.first(None),
-                                   self.density_grid.layout, self.step_size, shift=self.density_shift,
-                                   scale=self.distance_scale, threshold=self.shading_threshold)  # fmt: skip
+            seen = self.visible(origins, directions, self.span(origins, directions, jitter), self.shading_threshold)
+            apart = None
             x, rays, weights, opacity, depth = seen.x, seen.ray_indices, seen.weights, seen.opacity, seen.depth
         share = accumulate_along_rays(weights, None, rays, n).clamp(min=1e-6)
         features = accumulate_along_rays(weights, self.features(x), rays, n) / share
         outward = normalize(accumulate_along_rays(weights.detach(), self.outward(x), rays, n), dim=-1)
-        looks = self.decoder(features, -directions, outward)
+        looks = self.decoder(features, -directions, outward, self.basis.places())
         point = origins + directions * (depth / opacity.clamp(min=1e-6))[:, None]
-        found = Transfer(opacity, depth, point.detach(), -directions, outward, *looks, mirrored=torch.ones_like(depth))
+        found = Transfer(opacity=opacity, depth=depth, point=point.detach(), view=-directions, slope=outward,
+                         mirrored=torch.ones_like(depth), apart=apart, **looks._asdict())  # fmt: skip
         return self.look_around(found) if around and not torch.is_grad_enabled() else found
 
     def look_around(self, found: Transfer) -> Transfer:
@@ -179,8 +195,8 @@ class TransferField(TensoRF):
             directions = fibonacci_sphere(SKY).to(found.point)
             found.sky = found.point.new_zeros(len(found), SKY)
             for part in hit.split(4096):
-                pairs = [v[part].repeat_interleave(SKY, 0) for v in (found.point, found.normal)]
-                found.sky[part] = self.visibility(*pairs, directions.repeat(len(part), 1)).view(-1, SKY)
+                point, normal = (v[part].repeat_interleave(SKY, 0) for v in (found.point, found.normal))
+                found.sky[part] = self.visibility(point, normal, directions.repeat(len(part), 1)).view(-1, SKY)
         return found
 
     @torch.no_grad()
@@ -191,12 +207,8 @@ class TransferField(TensoRF):
         """
         n_l = (normals * towards).sum(-1)
         faces = (n_l > 0).nonzero()[:, 0]
-        lift = _CLEAR * self.step_size / self.step_ratio
-        origins = points[faces] + lift * normals[faces]
-        seen = visible_samples(origins, towards[faces], *self.way_out(origins, towards[faces]),
-                               self._clearance(self.occupied), self.aabb, self.density_grid.first(None),
-                               self.density_grid.layout, self.step_size, shift=self.density_shift,
-                               scale=self.distance_scale, threshold=torch.inf)  # fmt: skip
+        origins = points[faces] + _CLEAR * self.knot * normals[faces]
+        seen = self.visible(origins, towards[faces], self.way_out(origins, towards[faces]), torch.inf)
         visible = torch.zeros_like(n_l)
         visible[faces] = 1 - seen.opacity
         return visible
@@ -220,10 +232,11 @@ class TransferField(TensoRF):
     def colour(self, x: Tensor, directions: Tensor) -> Tensor:
         """sRGB (N, 3) under the field's illumination, were everything visible."""
         outward = self.outward(x)
-        looks = self.decoder(self.features(x), -directions, outward)
+        looks = self.decoder(self.features(x), -directions, outward, self.basis.places())
         one = torch.ones(len(x), device=x.device)
         sky = one[:, None].expand(-1, SKY) if self.decoder.diffuses else None
-        seen = Transfer(one, one, self.denormalise(x), -directions, outward, *looks, mirrored=one, sky=sky)
+        seen = Transfer(opacity=one, depth=one, point=self.denormalise(x), view=-directions, slope=outward, mirrored=one,
+                        sky=sky, **looks._asdict())  # fmt: skip
         return self.developed(seen.lit(self.illumination, self), one[:, None])
 
     def render_rays(

@@ -35,11 +35,13 @@ class TransferImage:
         """Marches once through every pixel of a view."""
         origins, directions = (v.to(field.aabb.device) for v in cameras.image_rays(index))
         pixels, parts = [], []
-        for k, rays in enumerate(zip(origins.view(-1, 3).split(_CHUNK), directions.view(-1, 3).split(_CHUNK), strict=True)):
+        for k, rays in enumerate(
+            zip(origins.view(-1, 3).split(_CHUNK), directions.view(-1, 3).split(_CHUNK), strict=True)
+        ):
             part = field.transfer(*rays)
             shown = (part.opacity > _THIN).nonzero()[:, 0]
             pixels.append(k * _CHUNK + shown)
-            parts.append(part.map(lambda values, shown=shown: values[shown]))
+            parts.append(part.map(lambda values, rows=shown: values[rows]))  # type: ignore[misc]
         return TransferImage(field, directions, torch.cat(pixels), Transfer.cat(parts))
 
     @property

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -121,13 +122,13 @@ class LitScene(Scene):
     """To measure on."""
 
     def to(self, device: torch.device | str) -> LitScene:
-        moved = super().to(device)
-        return replace(moved, photographs=self.photographs.to(device), held_out=self.held_out.to(device))  # type: ignore[return-value]
+        moved = cast(LitScene, super().to(device))
+        return replace(moved, photographs=self.photographs.to(device), held_out=self.held_out.to(device))
 
     def with_views(self, count: int) -> LitScene:
-        fewer = super().with_views(count)
+        fewer = cast(LitScene, super().with_views(count))
         which = [self.train.names.index(name) for name in fewer.train.names]
-        return replace(fewer, photographs=self.photographs.select(which))  # type: ignore[return-value]
+        return replace(fewer, photographs=self.photographs.select(which))
 
 
 def load_scene(path: str | Path, *, format: str = "auto", downscale: int = 1) -> LitScene:

@@ -66,7 +66,9 @@ def solve(image: TransferImage, photograph: Tensor) -> Environment:
         lobes.append(torch.from_numpy(nnls(root.numpy(), right.numpy())[0]))
     strength = torch.stack(lobes, -1)
     basis = image.field.basis
-    gaussians = [(tuple(a), basis.sharpness, tuple(s)) for a, s in zip(basis.axes.tolist(), strength.tolist(), strict=True)]
+    gaussians = [
+        (tuple(a), basis.sharpness, tuple(s)) for a, s in zip(basis.axes.tolist(), strength.tolist(), strict=True)
+    ]
     return Environment.spherical_gaussians(gaussians, ambient=0.0)
 
 

@@ -15,7 +15,9 @@ from fields.relighting.transfer import Illumination
 Source = str | Path | Light | Environment | Illumination
 
 
-def illumination(source: Source | Sequence[Light | Environment], frame: str = "yup", ldr_ok: bool = False) -> Illumination:
+def illumination(
+    source: Source | Sequence[Light | Environment], frame: str = "yup", ldr_ok: bool = False
+) -> Illumination:
     """Light from an environment map (.hdr, .exr), a list of lights (.json), ``const:R,G,B``, the name of a studio that comes along,
     or from lights and maps themselves.
 
@@ -41,11 +43,15 @@ def illumination(source: Source | Sequence[Light | Environment], frame: str = "y
     if path.suffix.lower() == ".json":
         return Illumination.of(*load_lights(path))
     if not path.exists() and not path.suffix:
-        raise ConfigError(f"There is no light {text!r}. Give a map (.hdr, .exr), a list (.json), const:R,G,B, or {', '.join(STUDIOS)}.")
+        raise ConfigError(
+            f"There is no light {text!r}. Give a map (.hdr, .exr), a list (.json), const:R,G,B, or {', '.join(STUDIOS)}."
+        )
     return Illumination.of(Environment.load(path, frame, ldr_ok))
 
 
-def relight(field: TransferField, light: Source | Sequence[Light | Environment], exposure: float | None = None) -> TransferField:
+def relight(
+    field: TransferField, light: Source | Sequence[Light | Environment], exposure: float | None = None
+) -> TransferField:
     """The same field in another light: it shares all tensors with the one given, and renders like any field.
 
         >>> field = fields.load(run)
@@ -62,7 +68,9 @@ def relight(field: TransferField, light: Source | Sequence[Light | Environment],
         ConfigError: a field that cannot be relit, or no such light. DataError: a damaged file.
     """
     if not isinstance(field, TransferField):
-        raise ConfigError(f"A {type(field).__name__} has its light baked in. `fields train relighting` makes fields that can be relit.")
+        raise ConfigError(
+            f"A {type(field).__name__} has its light baked in. `fields train relighting` makes fields that can be relit."
+        )
     lit = copy.copy(field)
     lit.illumination = illumination(light).to(field.aabb.device)
     lit.exposure = field.exposure if exposure is None else exposure

@@ -48,6 +48,12 @@ class Stage:
         square = away.square().sum(-1, keepdim=True).clamp(min=1e-12)
         return torch.where(is_point, away / square.sqrt(), towards), torch.where(is_point, rgb / square, rgb)
 
+    def strength_at(self, point: Tensor) -> Tensor:
+        """(L, K): of every light, grey, in every lobe, at one point (1, 3)."""
+        towards, irradiance = self.arriving(point, torch.arange(len(self.place), device=point.device)[None])
+        near = self.basis.lobes(towards[0]) * irradiance[0].mean(-1, keepdim=True)
+        return torch.where(self.is_point[:, None], near, self.strength.mean(-1))
+
     def scattered(self, rays: Transfer, which: Tensor) -> Tensor:
         """(N, J, 3): equation (4) for rays (N) under each of the lights (N, J)."""
         matrix = self.basis.matrix()
@@ -68,6 +74,4 @@ class Stage:
 
 
 def _place(light: Light) -> Sequence[float]:
-    if light.kind == "point":
-        return light.position
-    return light.direction if light.kind == "directional" else (0.0, 1.0, 0.0)
+    return light.position or light.direction or (0.0, 1.0, 0.0)

@@ -14,8 +14,8 @@ from torch.nn.functional import binary_cross_entropy
 
 from fields.data.scene import Scene
 from fields.errors import ConfigError
-from fields.radiance import Room
 from fields.io.hdr import encode_srgb
+from fields.radiance import Room
 from fields.relighting.config import RelightingConfig
 from fields.relighting.field import TransferField
 from fields.relighting.scene import LitScene
@@ -27,6 +27,7 @@ from fields.training.pixels import rows_near_silhouettes
 _MEDIAN = 0.3  # where the loss puts the median radiance
 _DARK = 1e-3  # what counts as dark there
 _BRIGHT = 2.5  # and as a highlight, which scattering is not to explain
+_LOOKED_AT = 4096  # pixels to find soft lights by
 _AROUND = 0.25  # of the rays pass beside the object
 
 
@@ -40,7 +41,9 @@ class RelightingTraining(TensorfTraining):
 
     def __init__(self, config: RelightingConfig, scene: Scene, seed: int, field: TransferField | None = None) -> None:
         if not isinstance(scene, LitScene):
-            raise ConfigError(f"{scene.path}: relighting learns from photographs under many lights; this scene has none.")
+            raise ConfigError(
+                f"{scene.path}: relighting learns from photographs under many lights; this scene has none."
+            )
         self.photographs = scene.photographs
         super().__init__(config, scene, seed, field)  # type: ignore[arg-type]
         self.stage = Stage(self.photographs.lights, self.field.basis, scene.aabb.device)
@@ -50,6 +53,8 @@ class RelightingTraining(TensorfTraining):
         images = scene.train.images
         near = rows_near_silhouettes(images, max(3, int(images.width.max()) // 16))
         self.beside = near[images.data[near, 3] == 0]
+        if field is None:
+            self.begin_with_soft_lights()
         self.visible: Tensor | None = None
         """(M, J) uint8: how much of each light comes through to each pixel's surface."""
 
@@ -64,11 +69,27 @@ class RelightingTraining(TensorfTraining):
         self.optimisers = {
             "shape": self.adam(field.density_grid.parameters(), c.rate_factors),
             "factors": self.adam(field.appearance_grid.parameters(), c.rate_factors),
-            "network": self.adam([*field.decoder.parameters(), *field.basis.parameters()], c.rate_network),
+            "lights": self.adam(field.basis.parameters(), 10 * c.rate_network),
+            "network": self.adam(field.decoder.parameters(), c.rate_network),
         }
 
     def recordable(self) -> bool:
         return False  # how many lights a batch has been photographed under is asked for
+
+    def begin_with_soft_lights(self) -> None:
+        """From what some pixels look like under all lights, but for highlights."""
+        p, lights = self.photographs, self.photographs.lights
+        rows = torch.randint(len(p.view), (min(_LOOKED_AT, len(p.view)),), generator=self.generator, device=p.device)
+        radiance = p.radiance[rows].float().mean(-1)
+        slots = p.slots[p.view[rows]]
+        there = radiance.isfinite() & (slots >= 0)
+        seen = torch.zeros(len(rows), len(lights), device=p.device)
+        known = torch.zeros_like(seen, dtype=torch.bool)
+        ray, slot = there.nonzero(as_tuple=True)
+        seen[ray, slots[ray, slot]] = radiance[ray, slot].clamp(max=_BRIGHT / self.unit)
+        known[ray, slots[ray, slot]] = True
+        middle = (self.field.aabb[None, :3] + self.field.aabb[None, 3:]) / 2
+        self.field.basis.learn(seen, known, self.stage.strength_at(middle))
 
     # ------------------------------------------------------------------------------------ the schedule
 
@@ -171,7 +192,7 @@ class RelightingTraining(TensorfTraining):
         """What holds for any light: the mask, solidity inside it, and normals that belong to the shape and are seen."""
         c = self.config
         opacity = found.opacity.clamp(1e-4, 1 - 1e-4)
-        loss = c.mask * binary_cross_entropy(opacity, coverage)
+        loss = c.mask * binary_cross_entropy(opacity, coverage) + c.compact * found.apart.mean()  # type: ignore[union-attr]
         if not self.means_only:
             entropy = -(opacity * opacity.log() + (1 - opacity) * (1 - opacity).log())
             loss = loss + c.opaque * (entropy * (coverage > 0.999)).mean()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -130,19 +130,23 @@ class Transfer:
     """(N,) in [0, 1] how much comes through to the surface from the mirrored direction."""
     sky: Tensor | None = None
     """(N, SKY) and from directions all over the sphere, where anything is reflected diffusely."""
+    apart: Tensor | None = None
+    """(N,) how far the samples of a ray lie apart, in knots: the distortion of Mip-NeRF 360, known while training."""
 
     def __len__(self) -> int:
         return len(self.opacity)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Transfer:
         """The same with every tensor changed."""
-        return Transfer(**{f.name: None if (v := getattr(self, f.name)) is None else change(v) for f in fields(self)})
+        changed: Any = {f.name: None if (v := getattr(self, f.name)) is None else change(v) for f in fields(self)}
+        return Transfer(**changed)
 
     @staticmethod
     def cat(parts: Sequence[Transfer]) -> Transfer:
         """One after the other."""
-        both = {f.name: [getattr(part, f.name) for part in parts] for f in fields(Transfer)}
-        return Transfer(**{name: None if values[0] is None else torch.cat(values) for name, values in both.items()})
+        lists = {f.name: [getattr(part, f.name) for part in parts] for f in fields(Transfer)}
+        whole: Any = {name: None if values[0] is None else torch.cat(values) for name, values in lists.items()}
+        return Transfer(**whole)
 
     # ------------------------------------------------------------------------------------ towards small lights
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fields.core import accumulate_along_rays, visible_samples
 from fields.core.optional import nerfacc_march
+from fields.core.visible import VisibleSamples
 from fields.radiance import RadianceField, centres
 from fields.rendering import Rendering
 from fields.tensors import FactorisedGrid
@@ -114,10 +115,7 @@ class TensoRF(RadianceField):
         if torch.is_grad_enabled():
             return super().render_rays(origins, directions, background, jitter)
         behind = torch.ones(3, device=origins.device) if background is None else background
-        seen = visible_samples(origins, directions, *self.span(origins, directions, jitter),
-                               self._clearance(self.occupied), self.aabb, self.density_grid.first(self.density_shown),
-                               self.density_grid.layout, self.step_size, shift=self.density_shift,
-                               scale=self.distance_scale, threshold=self.shading_threshold)  # fmt: skip
+        seen = self.visible(origins, directions, self.span(origins, directions, jitter), self.shading_threshold)
         colour = self.colour(seen.x, directions[seen.ray_indices])
         rgb = accumulate_along_rays(seen.weights, colour, seen.ray_indices, origins.shape[0])
         rgb = rgb + (1 - seen.opacity[:, None]) * behind
@@ -127,6 +125,14 @@ class TensoRF(RadianceField):
             seen.opacity,
             samples=torch.stack([seen.walked.sum(), seen.walked.new_full((), len(colour))]),
         )
+
+    def visible(
+        self, origins: Tensor, directions: Tensor, span: tuple[Tensor, Tensor], threshold: float
+    ) -> VisibleSamples:
+        """What shows along rays (N, 3) within a span (N,), (N,), and weighs more than a threshold; without gradients."""
+        return visible_samples(origins, directions, *span, self._clearance(self.occupied), self.aabb,
+                               self.density_grid.first(self.density_shown), self.density_grid.layout, self.step_size,
+                               shift=self.density_shift, scale=self.distance_scale, threshold=threshold)  # fmt: skip
 
     def march(
         self, origins: Tensor, directions: Tensor, jitter: Tensor | None = None, room: int | None = None

@@ -143,13 +143,16 @@ class RadianceTraining:
         return torch.tensor(value, device=self.scene.aabb.device) if self.scene.aabb.is_cuda else value
 
     def rebuild(self) -> None:
-        """New moments for new factors. Rates, and the network's moments, go on unless the config restarts them."""
+        """New moments for new factors. Rates, and the moments of what stayed, go on unless the config restarts them."""
         before = self.optimisers
         self._new_optimisers()
         if not self.config.restart_rate:
             for name, optimiser in self.optimisers.items():
                 _set_rate(optimiser, before[name].param_groups[0]["lr"])
-            self.optimisers = {**self.optimisers, "network": before["network"]}
+            current = {id(parameter) for _, parameter, _ in self._moments()}
+            for name, optimiser in before.items():
+                if all(id(p) in current for group in optimiser.param_groups for p in group["params"]):
+                    self.optimisers = {**self.optimisers, name: optimiser}
 
     def nothing_left(self, why: str) -> DataError:
         return DataError(

@@ -141,7 +141,9 @@ def run(
     for line in training.finish(out):
         watcher.say(line)
     watcher.say("Rendering the test views")
-    evaluation = measure.evaluate(training.field, scene, scene.test if len(scene.test) else scene.train, out / "renders")
+    evaluation = measure.evaluate(
+        training.field, scene, scene.test if len(scene.test) else scene.train, out / "renders"
+    )
     facts = {
         "schema": SCHEMA,
         "method": method.name,
