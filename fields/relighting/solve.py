@@ -9,10 +9,12 @@ from torch import Tensor
 
 from fields.errors import DataError
 from fields.relighting import brdf
+from fields.relighting.basis import fibonacci_sphere
 from fields.relighting.environment import Environment
 from fields.relighting.image import TransferImage
-from fields.relighting.transfer import Transfer
+from fields.relighting.transfer import SKY, Transfer
 
+_SOLID = 0.5  # of opacity: what counts as the object
 _RIDGE = 1e-3  # of the mean of the diagonal: holds what the photograph does not decide close to no light
 
 
@@ -20,19 +22,22 @@ def responses(rays: Transfer, image: TransferImage) -> Tensor:
     """(P, K, 3): what every pixel shows under each lobe of the light's basis, at a peak radiance of 1."""
     basis = image.field.basis
     matrix = basis.matrix()
-    mirror = brdf.reflect(rays.view, rays.normal)
     n_v = (rays.normal * rays.view).sum(-1)
     whole, rise = brdf.albedo(n_v, rays.width)
     reflectance = rays.at_normal * (whole - rise)[:, None] + rays.at_grazing * rise[:, None]
-    # Two Gaussians on the sphere blur to about a wider one.
-    lobe = brdf.lobe_sharpness(n_v, rays.width)[:, None]
-    wider = basis.sharpness * lobe / (basis.sharpness + lobe)
-    seen = wider / basis.sharpness * torch.exp(wider * (mirror @ basis.axes.T - 1))
-    reflected = seen[..., None] * (reflectance * (rays.mirrored * (n_v > 0))[:, None])[:, None]
-    # Lobe k has Σ_r s_r H_rj ∫ b_j b_k, as any light spread over the sky is projected on the lobes.
-    overlap = _overlap(basis.axes, basis.sharpness)
-    scattered = torch.einsum("prc,rk->pkc", rays.scatter, matrix @ overlap)
-    return rays.opacity[:, None, None] * (scattered + reflected)
+    reflectance = reflectance * (rays.mirrored * (n_v > 0))[:, None]
+    sharpness = brdf.lobe_sharpness(n_v, rays.width)[:, None]
+    mirror = brdf.reflect(rays.view, rays.normal)
+    seen = overlap(mirror, sharpness, basis.axes, basis.sharpness) / overlap_with_all(sharpness)
+    # A light that is lobe k has of lobe j what the two have in common.
+    common = overlap(basis.axes, torch.tensor(basis.sharpness), basis.axes, basis.sharpness)
+    response = torch.einsum("prc,rk->pkc", rays.scatter, matrix @ common) + seen[..., None] * reflectance[:, None]
+    if rays.sky is not None:
+        sky, wide = fibonacci_sphere(SKY).to(rays.point), torch.tensor(SKY / 4)
+        radiance = overlap(sky, wide, basis.axes, basis.sharpness) / overlap_with_all(wide)
+        white = (rays.sky * rays.cosine(sky[None])) @ radiance * (4 * math.pi / SKY)
+        response = response + white[..., None] * rays.diffuse[:, None]
+    return rays.opacity[:, None, None] * response
 
 
 def solve(image: TransferImage, photograph: Tensor) -> Environment:
@@ -53,7 +58,7 @@ def solve(image: TransferImage, photograph: Tensor) -> Environment:
             "Give one from the same camera, or --size."
         )
     truth = photograph.view(-1, 3)[image.pixels]
-    known = truth.isfinite().all(-1) & (image.rays.opacity > 0.99)
+    known = truth.isfinite().all(-1) & (image.rays.opacity > _SOLID)
     if not known.any():
         raise DataError("The photograph shows nothing where the object is.")
     shown, truth = responses(image.rays, image)[known].double(), truth[known].double()
@@ -72,7 +77,15 @@ def solve(image: TransferImage, photograph: Tensor) -> Environment:
     return Environment.spherical_gaussians(gaussians, ambient=0.0)
 
 
-def _overlap(axes: Tensor, sharpness: float) -> Tensor:
-    """(K, K): integrals over the sphere of products of two lobes, in closed form."""
-    length = (sharpness * (axes[:, None] + axes[None])).norm(dim=-1).clamp(min=1e-6)
-    return 2 * math.pi / length * torch.exp(length - 2 * sharpness) * -torch.expm1(-2 * length)
+def overlap(one: Tensor, sharp: Tensor, other: Tensor, sharpness: float) -> Tensor:
+    """(N, K): integrals over the sphere of products of two lobes, around axes (N, 3) and (K, 3), in closed form.
+
+    `sharp` is that of the first: (N, 1), or () for all.
+    """
+    length = (sharp[..., None] * one[:, None] + sharpness * other[None]).norm(dim=-1).clamp(min=1e-6)
+    return 2 * math.pi / length * torch.exp(length - sharp - sharpness) * -torch.expm1(-2 * length)
+
+
+def overlap_with_all(sharp: Tensor) -> Tensor:
+    """The same with a lobe that is one everywhere: the integral of the first."""
+    return 2 * math.pi / sharp * -torch.expm1(-2 * sharp)

@@ -1,0 +1,186 @@
+"""What is told to Mitsuba: materials, cameras and lights; and what it renders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from fields.relighting import equirectangular
+from fields.relighting.basis import fibonacci_sphere
+from fields.relighting.environment import Environment
+
+if TYPE_CHECKING:
+    import mitsuba as mi
+
+FIELD_OF_VIEW = 30.0  # degrees
+DISTANCE = 2.4  # of cameras from the origin
+_DEPTH = 32  # of paths: twice as many changes pictures by less than 2e-4
+_PASS = 256  # samples per pixel rendered at once, which bounds memory
+_COVERAGE_SAMPLES = 256  # stratified
+
+
+@dataclass(frozen=True)
+class Medium:
+    """What is inside."""
+
+    mean_free_path: float
+    """World units."""
+    albedo: tuple[float, float, float]
+    g: float
+    """Mean cosine of the angle that light is scattered by."""
+
+    def record(self) -> dict[str, Any]:
+        phase = {"type": "hg", "g": self.g} if self.g else {"type": "isotropic"}
+        # A medium takes no extinction above one, but a scale.
+        return {
+            "type": "homogeneous",
+            "sigma_t": 1.0,
+            "scale": 1 / self.mean_free_path,
+            "albedo": {"type": "rgb", "value": list(self.albedo)},
+            "phase": phase,
+        }
+
+
+MEDIA = {"wax": Medium(0.1, (0.95, 0.85, 0.70), 0.0), "jade": Medium(0.04, (0.90, 0.97, 0.92), 0.5)}
+
+
+def coated(material: str) -> dict[str, Any]:
+    """Boundary and inside of tier A's materials.
+
+    Of wax and jade 8 % of the light is reflected in a rough lobe, and the rest enters without being bent: so single lights are seen
+    from everywhere inside, which behind a refracting boundary they are not, and noise is low. "opaque" scatters at its surface only.
+    """
+    if material == "opaque":
+        colour = {"type": "rgb", "value": [0.60, 0.42, 0.26]}
+        plastic = {"type": "roughplastic", "distribution": "ggx", "alpha": 0.15, "diffuse_reflectance": colour}
+        return {"bsdf": plastic}
+    gloss = {"type": "roughconductor", "material": "none", "distribution": "ggx", "alpha": 0.15}
+    coat = {"type": "mask", "opacity": 0.08, "coat": {"type": "twosided", "gloss": gloss}}
+    return {"bsdf": coat, "interior": MEDIA[material].record()}
+
+
+def load_shape(surface: Path, look: dict[str, Any]) -> mi.Shape:
+    """The mesh of a .ply that looks so."""
+    import mitsuba as mi
+
+    return mi.load_dict({"type": "ply", "filename": str(surface)} | look)
+
+
+# --- cameras ----------------------------------------------------------------------------------------------------
+
+
+def eyes(count: int) -> np.ndarray:
+    """(count, 3): positions of cameras all around, looking at the origin."""
+    return DISTANCE * directions(count)
+
+
+def directions(count: int) -> np.ndarray:
+    """(count, 3) float64 unit: evenly over the sphere."""
+    return torch.nn.functional.normalize(fibonacci_sphere(count).double(), dim=1).numpy()
+
+
+def held_out(train: int, test: int) -> list[int]:
+    """Which of train + test cameras are for tests: evenly from top to bottom."""
+    return [(2 * k + 1) * (train + test) // (2 * test) for k in range(test)]
+
+
+def camera_to_world(eye: np.ndarray) -> np.ndarray:
+    """(4, 4), OpenGL axes: +X right, +Y up, looking along −Z; world +Y up."""
+    back = eye / np.linalg.norm(eye)
+    right = np.cross((0, 1, 0), back)
+    right /= np.linalg.norm(right)
+    pose = np.eye(4)
+    pose[:3] = np.stack([right, np.cross(back, right), back, eye], -1)
+    return pose
+
+
+def _sensor(eye: np.ndarray, pixels: int, sampler: str, samples: int) -> mi.Sensor:
+    import mitsuba as mi
+
+    pose = camera_to_world(eye) @ np.diag([-1.0, 1, -1, 1])  # Mitsuba's cameras have +X left and look along +Z
+    return mi.load_dict(
+        {
+            "type": "perspective",
+            "fov": FIELD_OF_VIEW,
+            "to_world": mi.ScalarTransform4f(pose),
+            # A wider filter would make the noise of neighbours alike.
+            "film": {
+                "type": "hdrfilm",
+                "width": pixels,
+                "height": pixels,
+                "rfilter": {"type": "box"},
+                "pixel_format": "rgba",
+            },
+            "sampler": {"type": sampler, "sample_count": samples},
+        }
+    )
+
+
+# --- lights -----------------------------------------------------------------------------------------------------
+
+
+def emitter(light: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Of a light as frames describe it; `folder` is what names of maps are relative to."""
+    if light["type"] == "directional":
+        irradiance = {"type": "rgb", "value": list(light["rgb"])}
+        return {"type": "directional", "direction": [-v for v in light["direction"]], "irradiance": irradiance}
+    return environment_emitter(Environment.load(folder / light["file"]))
+
+
+def environment_emitter(environment: Environment) -> dict[str, Any]:
+    """A map for Mitsuba, whose rows lie at θ = π r / (rows − 1), the first on the zenith.
+
+    With 2H + 1 rows every other one is at the centres of ours, so that what it interpolates is what `Environment.sample` does.
+    """
+    import mitsuba as mi
+
+    rows = 2 * environment.height + 1
+    theta = torch.linspace(0, torch.pi, rows, dtype=torch.float64)[:, None]
+    towards = equirectangular.direction(
+        theta, equirectangular.centres(2 * environment.height, 2 * torch.pi)[None]
+    ).float()
+    radiance = environment.sample(towards.view(-1, 3)).view(rows, -1, 3).contiguous()
+    return {"type": "envmap", "bitmap": mi.Bitmap(radiance.numpy())}
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------
+
+
+def lit(shape: mi.Shape, light: dict[str, Any]) -> mi.Scene:
+    """A shape in an emitter of Mitsuba's."""
+    import mitsuba as mi
+
+    integrator = {"type": "volpath", "max_depth": _DEPTH, "hide_emitters": True}
+    return mi.load_dict({"type": "scene", "integrator": integrator, "shape": shape, "light": light})
+
+
+def photograph(scene: mi.Scene, eye: np.ndarray, pixels: int, samples: int, seed: tuple[int, ...]) -> np.ndarray:
+    """(pixels, pixels, 3) linear over black, of so many samples per pixel; different seeds are independent."""
+    import mitsuba as mi
+
+    image = np.zeros((pixels, pixels, 3))
+    parts = [min(_PASS, samples - done) for done in range(0, samples, _PASS)]
+    for part, number in zip(parts, np.random.SeedSequence(seed).generate_state(len(parts)), strict=True):
+        sensor = _sensor(eye, pixels, "independent", part)
+        image += part / samples * np.array(mi.render(scene, sensor=sensor, seed=int(number)))[..., :3]
+    return image
+
+
+def geometry(shape: mi.Shape, eye: np.ndarray, pixels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean normals (pixels, pixels, 3), unit and in world axes or zero, and coverage (pixels, pixels) in [0, 1].
+
+    Coverage cannot come from a photograph: what light passes unscattered is not opaque there.
+    """
+    import mitsuba as mi
+
+    integrator = {"type": "aov", "aovs": "normal:sh_normal", "inner": {"type": "depth"}}
+    scene = mi.load_dict({"type": "scene", "integrator": integrator, "shape": shape})
+    sensor = _sensor(eye, pixels, "multijitter", _COVERAGE_SAMPLES)
+    image = np.array(mi.render(scene, sensor=sensor))
+    normals = image[..., -3:]
+    length = np.linalg.norm(normals, axis=-1, keepdims=True)
+    return normals / np.maximum(length, 1e-9), image[..., 3].clip(0, 1)
