@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 import time
 from dataclasses import dataclass
@@ -10,15 +9,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from fields.benchmarks.translucent import layout, scene
+from fields.benchmarks.translucent import layout, tier_a, tier_b
 from fields.benchmarks.translucent.shapes import shape
-from fields.benchmarks.translucent.tier_a import SIZES, TierA
 from fields.benchmarks.translucent.variant import choose_variant
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from tyro.conf import Positional
 
-from fields.errors import DataError, FieldsError
+from fields.errors import BackendError, DataError, FieldsError
 from fields.io.atomic import read_json, write_atomically, write_json
 
 
@@ -48,23 +46,27 @@ def make(options: Options) -> None:
 
     out = options.out
     variant = choose_variant()
+    if options.tier == "b" and variant == "scalar_rgb":
+        raise BackendError(
+            "--tier b needs LLVM, and none was found that Mitsuba works with.\n"
+            "Install version 17 or newer (Debian: apt-get install libllvm19); DRJIT_LIBLLVM_PATH names its library if it is not found."
+        )
     record = _begin(out, options)
     surface = out / "surface.ply"
     if not surface.exists():
         mesh = shape(options.shape)
         write_atomically(surface, lambda file: mesh.export(file))
-    tier = TierA(out, options.material, SIZES[options.size], options.seed)
-    solid = scene.load_shape(surface, {"bsdf": {"type": "diffuse"}})
-    geometry = functools.cache(lambda camera: scene.geometry(solid, tier.eyes[camera], tier.pixels))
-    for camera in tier.held_out:
-        layout.write_picture(out / "normals" / f"c{camera:02d}.exr", *geometry(camera))
+    module = tier_a if options.tier == "a" else tier_b
+    tier = module.Tier(out, options.material, module.SIZES[options.size], options.seed)
+    for camera in tier.cameras.held_out:
+        layout.write_picture(out / "normals" / f"c{camera:02d}.exr", *tier.cameras.geometry(camera))
     began = time.perf_counter()
     try:
         with _progress() as bar:
             missing = [p for p in tier.pictures if not (out / p.file).exists()]
             task = bar.add_task("pictures", total=len(tier.pictures), completed=len(tier.pictures) - len(missing))
             for picture, image in tier.images(missing):
-                layout.write_picture(out / picture.file, image, geometry(picture.camera)[1])
+                layout.write_picture(out / picture.file, image, tier.cameras.geometry(picture.camera)[1])
                 bar.advance(task)
             for kind, decibels in bar.track(tier.floors(record), description="how noisy they are"):
                 record[kind] = round(decibels, 2)
@@ -73,7 +75,7 @@ def make(options: Options) -> None:
         record["seconds"] = round(record["seconds"] + time.perf_counter() - began)
         record |= {"spp": tier.size.samples, "variant": variant, "mitsuba": mi.__version__}
         write_json(out / "noise.json", record)
-    layout.write_transforms(out, tier.pixels, tier.eyes, tier.pictures)
+    layout.write_transforms(out, tier.cameras, tier.pictures)
     layout.write_overview(out, tier.pictures)
     layout.write_readme(out, tier.note, record["recipe"])
 

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from fields.benchmarks.translucent.scene import FIELD_OF_VIEW, camera_to_world
-from torch import Tensor
+from fields.benchmarks.translucent.cameras import FIELD_OF_VIEW, Cameras, camera_to_world
 
 from fields.io.atomic import write_atomically
 from fields.io.hdr import encode_srgb, read_linear, write_exr
@@ -56,26 +55,29 @@ def write_picture(path: Path, image: np.ndarray, coverage: np.ndarray) -> None:
     write_exr(path, {"": torch.from_numpy(np.concatenate([image, coverage[..., None]], -1)).float()})
 
 
-def noise_floor(image: Tensor, again: np.ndarray) -> float:
-    """PSNR (dB) of the noiseless truth against a picture (H, W, 4), from another (H, W, 3) of it that is as noisy.
+def noise_floor(image: np.ndarray, other: np.ndarray, coverage: np.ndarray, variance: float) -> float:
+    """PSNR (dB) of the noiseless truth against a picture, from the difference of two (H, W, 3) with independent noise.
 
-    Their difference has twice the variance. The metric is the one that relighting reports: foreground, exposed by the 99th
-    percentile, sRGB.
+    The metric is the one that relighting reports: foreground, exposed by the 99th percentile, sRGB.
+
+    Args:
+        variance: of that difference, over that of the picture: 2 of two such pictures, 4 of the halves that it is the mean of.
     """
-    return score(torch.from_numpy(again).float(), image[..., :3], image[..., 3])[0]["psnr"] + 10 * math.log10(2)
+    one, two, inside = (torch.from_numpy(v).float() for v in (image, other, coverage))
+    return score(two, one, inside)[0]["psnr"] + 10 * math.log10(variance)
 
 
-def write_transforms(out: Path, pixels: int, eyes: np.ndarray, pictures: Iterable[Picture]) -> None:
+def write_transforms(out: Path, cameras: Cameras, pictures: Iterable[Picture]) -> None:
     """transforms_train.json and transforms_test.json, a frame a line."""
     frames: dict[str, list[str]] = {"train": [], "test": []}
     for picture in pictures:
-        pose = np.round(camera_to_world(eyes[picture.camera]), 9).tolist()
+        pose = np.round(camera_to_world(cameras.eyes[picture.camera]), 9).tolist()
         frame = {"file_path": picture.file, "transform_matrix": pose, "light": picture.light}
         if picture.group == TRAIN:
             frames["train"].append(json.dumps(frame))
         else:
             frames["test"].append(json.dumps(frame | {"set": picture.group}))
-    head = {"camera_angle_x": np.radians(FIELD_OF_VIEW), "w": pixels, "h": pixels, "color_space": "linear",
+    head = {"camera_angle_x": np.radians(FIELD_OF_VIEW), "w": cameras.pixels, "h": cameras.pixels, "color_space": "linear",
             "light_unit": "irradiance"}  # fmt: skip
     for split, lines in frames.items():
         text = json.dumps(head)[:-1] + ', "frames": [\n' + ",\n".join(lines) + "\n]}\n"

@@ -1,4 +1,4 @@
-"""What is told to Mitsuba: materials, cameras and lights; and what it renders."""
+"""What is told to Mitsuba: materials and lights; and what it renders."""
 
 from __future__ import annotations
 
@@ -8,19 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from fields.benchmarks.translucent.cameras import sensor
 
 from fields.relighting import equirectangular
-from fields.relighting.basis import fibonacci_sphere
 from fields.relighting.environment import Environment
 
 if TYPE_CHECKING:
     import mitsuba as mi
 
-FIELD_OF_VIEW = 30.0  # degrees
-DISTANCE = 2.4  # of cameras from the origin
 _DEPTH = 32  # of paths: twice as many changes pictures by less than 2e-4
 _PASS = 256  # samples per pixel rendered at once, which bounds memory
-_COVERAGE_SAMPLES = 256  # stratified
 
 
 @dataclass(frozen=True)
@@ -70,56 +67,6 @@ def load_shape(surface: Path, look: dict[str, Any]) -> mi.Shape:
     return mi.load_dict({"type": "ply", "filename": str(surface)} | look)
 
 
-# --- cameras ----------------------------------------------------------------------------------------------------
-
-
-def eyes(count: int) -> np.ndarray:
-    """(count, 3): positions of cameras all around, looking at the origin."""
-    return DISTANCE * directions(count)
-
-
-def directions(count: int) -> np.ndarray:
-    """(count, 3) float64 unit: evenly over the sphere."""
-    return torch.nn.functional.normalize(fibonacci_sphere(count).double(), dim=1).numpy()
-
-
-def held_out(train: int, test: int) -> list[int]:
-    """Which of train + test cameras are for tests: evenly from top to bottom."""
-    return [(2 * k + 1) * (train + test) // (2 * test) for k in range(test)]
-
-
-def camera_to_world(eye: np.ndarray) -> np.ndarray:
-    """(4, 4), OpenGL axes: +X right, +Y up, looking along −Z; world +Y up."""
-    back = eye / np.linalg.norm(eye)
-    right = np.cross((0, 1, 0), back)
-    right /= np.linalg.norm(right)
-    pose = np.eye(4)
-    pose[:3] = np.stack([right, np.cross(back, right), back, eye], -1)
-    return pose
-
-
-def _sensor(eye: np.ndarray, pixels: int, sampler: str, samples: int) -> mi.Sensor:
-    import mitsuba as mi
-
-    pose = camera_to_world(eye) @ np.diag([-1.0, 1, -1, 1])  # Mitsuba's cameras have +X left and look along +Z
-    return mi.load_dict(
-        {
-            "type": "perspective",
-            "fov": FIELD_OF_VIEW,
-            "to_world": mi.ScalarTransform4f(pose),
-            # A wider filter would make the noise of neighbours alike.
-            "film": {
-                "type": "hdrfilm",
-                "width": pixels,
-                "height": pixels,
-                "rfilter": {"type": "box"},
-                "pixel_format": "rgba",
-            },
-            "sampler": {"type": sampler, "sample_count": samples},
-        }
-    )
-
-
 # --- lights -----------------------------------------------------------------------------------------------------
 
 
@@ -138,13 +85,12 @@ def environment_emitter(environment: Environment) -> dict[str, Any]:
     """
     import mitsuba as mi
 
-    rows = 2 * environment.height + 1
-    theta = torch.linspace(0, torch.pi, rows, dtype=torch.float64)[:, None]
-    towards = equirectangular.direction(
-        theta, equirectangular.centres(2 * environment.height, 2 * torch.pi)[None]
-    ).float()
-    radiance = environment.sample(towards.view(-1, 3)).view(rows, -1, 3).contiguous()
-    return {"type": "envmap", "bitmap": mi.Bitmap(radiance.numpy())}
+    height = environment.height
+    theta = torch.linspace(0, torch.pi, 2 * height + 1, dtype=torch.float64)
+    at = torch.meshgrid(theta, equirectangular.centres(2 * height, 2 * torch.pi), indexing="ij")
+    pixels = equirectangular.padded(environment.radiance).flatten(0, 1)
+    radiance = equirectangular.sample(pixels, height, at[0].flatten(), at[1].flatten()).view(2 * height + 1, -1, 3)
+    return {"type": "envmap", "bitmap": mi.Bitmap(radiance.contiguous().numpy())}
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------
@@ -165,22 +111,6 @@ def photograph(scene: mi.Scene, eye: np.ndarray, pixels: int, samples: int, seed
     image = np.zeros((pixels, pixels, 3))
     parts = [min(_PASS, samples - done) for done in range(0, samples, _PASS)]
     for part, number in zip(parts, np.random.SeedSequence(seed).generate_state(len(parts)), strict=True):
-        sensor = _sensor(eye, pixels, "independent", part)
-        image += part / samples * np.array(mi.render(scene, sensor=sensor, seed=int(number)))[..., :3]
+        camera = sensor(eye, pixels, "independent", part)
+        image += part / samples * np.array(mi.render(scene, sensor=camera, seed=int(number)))[..., :3]
     return image
-
-
-def geometry(shape: mi.Shape, eye: np.ndarray, pixels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean normals (pixels, pixels, 3), unit and in world axes or zero, and coverage (pixels, pixels) in [0, 1].
-
-    Coverage cannot come from a photograph: what light passes unscattered is not opaque there.
-    """
-    import mitsuba as mi
-
-    integrator = {"type": "aov", "aovs": "normal:sh_normal", "inner": {"type": "depth"}}
-    scene = mi.load_dict({"type": "scene", "integrator": integrator, "shape": shape})
-    sensor = _sensor(eye, pixels, "multijitter", _COVERAGE_SAMPLES)
-    image = np.array(mi.render(scene, sensor=sensor))
-    normals = image[..., -3:]
-    length = np.linalg.norm(normals, axis=-1, keepdims=True)
-    return normals / np.maximum(length, 1e-9), image[..., 3].clip(0, 1)

@@ -10,8 +10,9 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
+from fields.benchmarks.translucent.cameras import Cameras, directions
 from fields.benchmarks.translucent.layout import TRAIN, Picture, noise_floor
-from fields.benchmarks.translucent.scene import coated, directions, emitter, eyes, held_out, lit, load_shape, photograph
+from fields.benchmarks.translucent.scene import coated, emitter, lit, load_shape, photograph
 
 from fields.io.hdr import read_linear, write_exr
 from fields.relighting.environment import STUDIOS, Environment
@@ -50,7 +51,7 @@ SIZES = {
 }
 
 
-class TierA:
+class Tier:
     """What is in a set, and how to get it; `out` has the surface."""
 
     note = (
@@ -58,8 +59,8 @@ class TierA:
     )
 
     def __init__(self, out: Path, material: str, size: Size, seed: int) -> None:
-        self.out, self.size, self.seed, self.pixels = out, size, seed, size.pixels
-        self.eyes, self.held_out = eyes(size.train + size.test), held_out(size.train, size.test)
+        self.out, self.size, self.seed = out, size, seed
+        self.cameras = Cameras(out / "surface.ply", size.pixels, size.train, size.test)
         self.pictures = self._pictures(_write_maps(out, size.maps))
         self._shape = load_shape(out / "surface.ply", coated(material))
 
@@ -67,7 +68,8 @@ class TierA:
         draw = np.random.default_rng(self.seed)
         to_learn = [i for i in range(_LIGHTS) if i % 8 > 1]
         to_test = list(range(0, _LIGHTS, 8))[8 // self.size.test_lights - 1 :: 8 // self.size.test_lights]
-        cameras = [c for c in range(len(self.eyes)) if c not in self.held_out]
+        held_out = self.cameras.held_out
+        cameras = [c for c in range(len(self.cameras)) if c not in held_out]
         lights = [
             {"type": "directional", "direction": d.tolist(), "rgb": [np.pi] * 3} for d in directions(_LIGHTS)
         ]  # a white wall that faces one has radiance 1
@@ -80,11 +82,11 @@ class TierA:
         seen = cameras[:: len(cameras) // self.size.seen] if self.size.seen else []
         return [
             *(single(c, i, TRAIN) for c in cameras for i in drawn[c]),
-            *(single(c, i, "olat") for c in self.held_out for i in to_test),
+            *(single(c, i, "olat") for c in held_out for i in to_test),
             *(single(c, i, "seen-cameras") for c in seen for i in to_test),
             *(
                 Picture(f"test/c{c:02d}_{name}.exr", c, {"type": "env", "file": f"maps/{name}.exr"}, "map")
-                for c in self.held_out
+                for c in held_out
                 for name in maps
             ),
         ]
@@ -98,7 +100,8 @@ class TierA:
 
     def _image(self, scene, picture: Picture, again: int = 0) -> np.ndarray:
         seed = (self.seed, self.pictures.index(picture), again)
-        return photograph(scene, self.eyes[picture.camera], self.pixels, self.size.samples[picture.group], seed)
+        eye, samples = self.cameras.eyes[picture.camera], self.size.samples[picture.group]
+        return photograph(scene, eye, self.size.pixels, samples, seed)
 
     def floors(self, known: dict) -> Iterator[tuple[str, float]]:
         """PSNR (dB) of the noiseless truth against the pictures of each kind that is not known yet; they exist."""
@@ -107,12 +110,12 @@ class TierA:
                 continue
             alike = [p for p in self.pictures if p.kind == kind]
             some = alike[:: -(-len(alike) // _AGAIN)]
-            scenes = (lit(self._shape, emitter(p.light, self.out)) for p in some)
-            images = [
-                noise_floor(read_linear(self.out / p.file), self._image(s, p, 1))
-                for p, s in zip(some, scenes, strict=True)
-            ]
-            yield kind, float(np.mean(images))
+            decibels = []
+            for picture in some:
+                image = read_linear(self.out / picture.file)
+                again = self._image(lit(self._shape, emitter(picture.light, self.out)), picture, 1)
+                decibels.append(noise_floor(image[..., :3].numpy(), again, image[..., 3].numpy(), 2))
+            yield kind, float(np.mean(decibels))
 
 
 def _light(picture: Picture) -> str:

@@ -9,8 +9,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from fields.errors import BackendError
-
 _LLVM = "DRJIT_LIBLLVM_PATH"
 _OLDEST = 15  # LLVM that Dr.Jit takes
 _PROBE = """
@@ -38,15 +36,6 @@ def choose_variant() -> str:
             return "llvm_ad_rgb"
     mi.set_variant("scalar_rgb")
     return "scalar_rgb"
-
-
-def require_llvm() -> None:
-    """Raises BackendError where LLVM does not work."""
-    if choose_variant() != "llvm_ad_rgb":
-        raise BackendError(
-            "Tier B needs LLVM, and none was found that Mitsuba works with.\n"
-            f"Install LLVM 17 or newer (Debian: apt-get install libllvm19), and let {_LLVM} name its library if it is not found."
-        )
 
 
 def _libraries() -> Iterator[str]:
