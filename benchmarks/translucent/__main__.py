@@ -56,6 +56,7 @@ def make(options: Options) -> None:
     if not surface.exists():
         mesh = shape(options.shape)
         write_atomically(surface, lambda file: mesh.export(file))
+    write_json(out / "noise.json", record)
     module = tier_a if options.tier == "a" else tier_b
     tier = module.Tier(out, options.material, module.SIZES[options.size], options.seed)
     for camera in tier.cameras.held_out:
@@ -92,7 +93,6 @@ def _begin(out: Path, options: Options) -> dict[str, Any]:
     if record["recipe"] != recipe:
         made = " ".join(f"--{k} {v}" for k, v in record["recipe"].items())
         raise DataError(f"{out}: it holds another set ({made}).\nGive another folder, or empty this one.")
-    write_json(file, record)
     return record
 
 
