@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 FIELD_OF_VIEW = 30.0  # degrees
 DISTANCE = 2.4  # from the origin
 _SAMPLES = 256  # for the shape; stratified
+_SHAPE = {"type": "aov", "aovs": "normal:sh_normal", "inner": {"type": "depth"}}
 
 
 class Cameras:
@@ -54,9 +55,6 @@ class Cameras:
         normals = image[..., -3:]
         length = np.linalg.norm(normals, axis=-1, keepdims=True)
         return normals / np.maximum(length, 1e-9), image[..., 3].clip(0, 1)
-
-
-_SHAPE = {"type": "aov", "aovs": "normal:sh_normal", "inner": {"type": "depth"}}
 
 
 def directions(count: int) -> np.ndarray:

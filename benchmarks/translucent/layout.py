@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from fields.benchmarks.translucent.cameras import FIELD_OF_VIEW, Cameras, camera_to_world
+from torch import Tensor
 
 from fields.io.atomic import write_atomically
 from fields.io.hdr import encode_srgb, read_linear, write_exr
@@ -91,29 +92,26 @@ def write_readme(out: Path, note: str, recipe: dict[str, str]) -> None:
 
 
 def write_overview(out: Path, pictures: list[Picture], rows: int = 3, columns: int = 7) -> None:
-    """overview.png: some cameras in some lights, those to learn from above those held out. Groups share their exposure."""
-    exposures: dict[str, float] = {}
+    """overview.png: some cameras in some lights, a camera a row; those to learn from above those held out."""
     sheet = []
-    for groups in (
-        [p for p in pictures if p.group == TRAIN],
-        [p for p in pictures if p.group not in (TRAIN, "seen-cameras")],
-    ):
-        cameras = _spread(sorted({p.camera for p in groups}), rows)
-        for camera in cameras:
-            single = _spread([p for p in groups if p.camera == camera and p.group != "map"], columns)
-            maps = [p for p in groups if p.camera == camera and p.group == "map"]
-            shown = _spread(single, columns - len(maps)) + maps
-            images = [read_linear(out / p.file) for p in shown]
-            tiles = []
-            for picture, image in zip(shown, images, strict=True):
-                if picture.kind not in exposures:
-                    alike = [i for p, i in zip(shown, images, strict=True) if p.kind == picture.kind]
-                    light = torch.cat([i[i[..., 3] > INSIDE][:, :3].max(-1).values for i in alike])
-                    exposures[picture.kind] = 0.9 / float(light.quantile(0.98))
-                tiles.append(encode_srgb(exposures[picture.kind] * image[..., :3]))
+    for learned in (True, False):
+        some = [p for p in pictures if (p.group == TRAIN) == learned and p.group != "seen-cameras"]
+        for camera in _spread(sorted({p.camera for p in some}), rows):
+            maps = [p for p in some if p.camera == camera and p.group == "map"]
+            singles = [p for p in some if p.camera == camera and p.group != "map"]
+            tiles = _developed(out, _spread(singles, columns - len(maps)))
+            tiles += [tile for picture in maps for tile in _developed(out, [picture])]
             tiles += [torch.ones_like(tiles[0])] * (columns - len(tiles))
-            sheet += [side_by_side(*tiles), torch.ones(4, side_by_side(*tiles).shape[1], 3)]
+            row = side_by_side(*tiles)
+            sheet += [row, torch.ones(4, row.shape[1], 3)]
     write_image(out / "overview.png", torch.cat(sheet[:-1]))
+
+
+def _developed(out: Path, pictures: list[Picture]) -> list[Tensor]:
+    """As sRGB (H, W, 3), all with the same exposure."""
+    images = [read_linear(out / p.file) for p in pictures]
+    brightest = torch.cat([i[i[..., 3] > INSIDE][:, :3].max(-1).values for i in images]).quantile(0.98)
+    return [encode_srgb(0.9 / brightest.clamp(min=1e-6) * i[..., :3]) for i in images]
 
 
 def _spread(items: list, count: int) -> list:

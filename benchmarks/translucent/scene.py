@@ -99,7 +99,7 @@ def lit(shape: mi.Shape, light: dict[str, Any]) -> mi.Scene:
     """A shape in an emitter of Mitsuba's."""
     import mitsuba as mi
 
-    integrator = {"type": "volpath", "hide_emitters": True}
+    integrator = {"type": "volpath", "hide_emitters": True}  # of any depth: 32 would keep 1.3 % of the green in jade
     return mi.load_dict({"type": "scene", "integrator": integrator, "shape": shape, "light": light})
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from fields.benchmarks.translucent.cameras import Cameras, directions
@@ -16,6 +17,9 @@ from fields.benchmarks.translucent.scene import coated, emitter, lit, load_shape
 
 from fields.io.hdr import read_linear, write_exr
 from fields.relighting.environment import STUDIOS, Environment
+
+if TYPE_CHECKING:
+    import mitsuba as mi
 
 _LIGHTS = 64  # every eighth is held out, and the one after it is left for validation
 _AGAIN = 2  # pictures of each kind that are rendered again to see how noisy they are
@@ -70,9 +74,8 @@ class Tier:
         to_test = list(range(0, _LIGHTS, 8))[8 // self.size.test_lights - 1 :: 8 // self.size.test_lights]
         held_out = self.cameras.held_out
         cameras = [c for c in range(len(self.cameras)) if c not in held_out]
-        lights = [
-            {"type": "directional", "direction": d.tolist(), "rgb": [np.pi] * 3} for d in directions(_LIGHTS)
-        ]  # a white wall that faces one has radiance 1
+        rgb = [np.pi] * 3  # a white wall that faces the light has radiance 1
+        lights = [{"type": "directional", "direction": d.tolist(), "rgb": rgb} for d in directions(_LIGHTS)]
 
         def single(camera: int, i: int, group: str) -> Picture:
             split = "train" if group == TRAIN else "test"
@@ -98,7 +101,7 @@ class Tier:
             for picture in alike:
                 yield picture, self._image(scene, picture)
 
-    def _image(self, scene, picture: Picture, again: int = 0) -> np.ndarray:
+    def _image(self, scene: mi.Scene, picture: Picture, again: int = 0) -> np.ndarray:
         seed = (self.seed, self.pictures.index(picture), again)
         eye, samples = self.cameras.eyes[picture.camera], self.size.samples[picture.group]
         return photograph(scene, eye, self.size.pixels, samples, seed)

@@ -16,7 +16,6 @@ from fields.benchmarks.translucent.scene import MEDIA, load_shape
 from fields.benchmarks.translucent.walk import transfer
 from torch import Tensor
 
-from fields.errors import ConfigError
 from fields.io.hdr import write_exr
 from fields.relighting.environment import STUDIOS
 
@@ -51,8 +50,6 @@ class Tier:
     )
 
     def __init__(self, out: Path, material: str, size: Size, seed: int) -> None:
-        if material not in MEDIA:
-            raise ConfigError(f"--tier b has what is scattered inside, and {material} has no inside. Use wax or jade.")
         self.size, self.seed = size, seed
         self.cameras = Cameras(out / "surface.ply", size.pixels, size.train, size.test)
         self._medium = MEDIA[material]

@@ -79,6 +79,8 @@ def test_convention_lights_shine_from_where_they_say(white_ball):
     assert from_top[:14].mean() > 20 * from_top[18:].mean()
     assert photograph(white_ball, -back).max() == 0
     assert from_camera[15:17, 15:17] == pytest.approx(1, rel=0.02)  # π of irradiance on a white wall that faces it
+    uniform = scene.lit(white_ball, scene.environment_emitter(Environment.constant((1.0, 1.0, 1.0))))
+    assert scene.photograph(uniform, EYE, 8, 256, (0,))[4, 4] == pytest.approx(1, rel=0.02)
 
 
 def test_convention_cameras_are_as_their_matrices_say(ball):
