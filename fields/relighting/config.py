@@ -13,7 +13,7 @@ from fields.methods import Method, Schedule
 class RelightingConfig(Schedule):
     """A radiance transfer field and how it is trained."""
 
-    milestones: ClassVar[tuple[str, ...]] = ("upsample_at", "occupancy_at", "mean_until", "surface_from")
+    milestones: ClassVar[tuple[str, ...]] = ("upsample_at", "occupancy_at", "mean_until")
 
     layout: Literal["vm", "cp"] = "vm"
     """Decomposition: planes × lines (vm) or lines × lines × lines (cp), for small files."""
@@ -35,6 +35,8 @@ class RelightingConfig(Schedule):
     """Whether the surface mirrors light in a rough lobe."""
     diffuse: bool = False
     """Whether it also reflects diffusely, with marched shadows: for opaque objects."""
+    interior: bool = True
+    """Whether light is also followed through the inside of the shape, as a medium; else all scattering is learned."""
     density_shift: float = -10.0
     """σ = softplus(f + shift): starts the field nearly empty."""
     distance_scale: float = 25.0
@@ -48,8 +50,6 @@ class RelightingConfig(Schedule):
     """Training iterations. Every milestone below is given for the default and scales with it."""
     mean_until: int = 5000
     """Until then only the means over the lights are learned from: they show the shape best."""
-    surface_from: int = 15_000
-    """Until then all light is scattered, and shape learns at a tenth of its rate; then the surface may reflect."""
     rays: int = 2048
     """Rays per iteration, three of four at pixels of the object, each learning from its photographs under all lights."""
     lights: int = 48
@@ -70,16 +70,20 @@ class RelightingConfig(Schedule):
     """Iterations after which it is marched again which lights every pixel sees."""
     rate_factors: float = 0.02
     """Adam learning rate of the factors."""
+    rate_shape: float = 0.1
+    """Adam learning rate of those of the density."""
     rate_network: float = 3e-3
     """Adam learning rate of the networks and the soft lights."""
     rate_decay: float = 0.1
     """Both rates fall exponentially to this fraction over the iterations."""
     restart_rate: bool = False
     """Return to the first learning rate at each upsampling."""
-    l1: tuple[float, float] = (8e-5, 4e-5)
-    """Weight of the mean absolute density factor, before and after the box shrinks."""
-    tv_density: float = 0.05
-    """Weight of the total variation of the density factors."""
+    steepness: float = 8.0
+    """What the density feature rises by within a knot of the finest grid: how thick the surface is."""
+    eikonal: float = 0.1
+    """Weight of the relative error of that."""
+    smooth: float = 0.03
+    """Weight of how the slope differs from that a knot away."""
     tv_appearance: float = 0.005
     """Weight of the total variation of the appearance factors."""
     mask: float = 0.1

@@ -18,6 +18,7 @@ from torch import Tensor
 from fields.errors import DataError
 from fields.io.hdr import decode_srgb, has_eight_bits, read_linear
 from fields.relighting import equirectangular
+from fields.relighting.basis import fibonacci_sphere
 from fields.relighting.pyramid import LADDER, Pyramid, blur
 from fields.relighting.series import rows_for, rows_of_ones, sample_columns, sample_rows, series
 
@@ -203,6 +204,12 @@ class Environment:
             # Pixels are points here; near the poles of a coarse map they sum to something else than the integral over them.
             sums.append(whole * (lobes @ light.view(-1, 3)) / (lobes @ of_ones.view(-1, 1)))
         return torch.cat(sums).to(self.radiance)
+
+    def spots(self, count: int) -> Tensor:
+        """(count, 3): the map gathered into directions all over the sphere, those of `fibonacci_sphere`: irradiances that face them."""
+        sharpness = count / 4  # a cell of the sky is as wide as this lobe
+        axes = fibonacci_sphere(count).to(self.radiance)
+        return self.project(axes, sharpness) * (4 * math.pi / count / lobe_integral(sharpness))
 
     def blurred(self) -> Pyramid:
         """The map seen through lobes of many sharpnesses; worked out when it is first asked for."""

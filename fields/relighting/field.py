@@ -26,7 +26,8 @@ from fields.relighting.basis import LightBasis, fibonacci_sphere
 from fields.relighting.brdf import albedo, reflect
 from fields.relighting.develop import Tonemap, develop
 from fields.relighting.environment import Environment
-from fields.relighting.transfer import SKY, Illumination, Parts, Transfer
+from fields.relighting.interior import ORDERS, SKY, Interior
+from fields.relighting.transfer import Illumination, Parts, Transfer
 from fields.rendering import Rendering
 from fields.tensorf.field import TensoRF
 from fields.tensors.colour import spherical_harmonics
@@ -45,6 +46,8 @@ class Looks(NamedTuple):
     at_grazing: Tensor
     width: Tensor
     diffuse: Tensor
+    gains: Tensor
+    room: Tensor
 
 
 class TransferHead(nn.Module):
@@ -77,12 +80,27 @@ class TransferHead(nn.Module):
             nn.Linear(feature_dim + 18, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(),
             nn.Linear(hidden, 3 * (rank + 1)),
         )  # fmt: skip
-        nn.init.normal_(
-            self.features.weight, std=2.0
-        )  # products of factors start small; networks like their inputs at one
+        # And how what the interior sends differs from what it does on the whole.
+        self.gains = nn.Sequential(
+            nn.Linear(feature_dim, hidden), nn.ReLU(), nn.Linear(hidden, 3 * ORDERS, bias=False)
+        )  # fmt: skip
+        self.log_gains = nn.Parameter(torch.zeros(ORDERS, 3))
+        # Products of factors start small; networks like their inputs at one.
+        nn.init.normal_(self.features.weight, std=2.0)
         with torch.no_grad():
             # Begin with a rough, dark gloss, and with scattering alone.
             last.bias.copy_(torch.tensor([0.0] * 3 + [-0.5] + [-3.0] * 4 + [0.0, -4.0, 0.0] * 3))
+            self.gains[2].weight.mul_(0.1)  # type: ignore[operator]
+
+    @torch.no_grad()
+    def begin_inside(self, gains: Tensor) -> None:
+        """From now on most light leaves from the interior, mixed by gains (ORDERS, 3); the rest has to be learned anew."""
+        self.log_gains.copy_(gains.clamp(min=1e-2 * float(gains.max())).log())
+        for network in (self.place, self.scatter):
+            for layer in network:
+                if isinstance(layer, nn.Linear):
+                    layer.reset_parameters()
+        self.place[-1].bias.copy_(torch.tensor([0.0] * 3 + [-0.5] + [-3.0] * 4 + [-3.0, -4.0, 0.0] * 3))
 
     def forward(self, features: Tensor, view: Tensor, outward: Tensor, soft_lights: Tensor) -> Looks:
         """
@@ -107,8 +125,11 @@ class TransferHead(nn.Module):
         logits = torch.stack([logits[:, 0] + more[:, 0], logits[:, 1], logits[:, 2]], 1)
         if not self.diffuses:
             logits = torch.stack([logits[:, 0], torch.full_like(logits[:, 1], -torch.inf), logits[:, 2]], 1)
-        scattered, diffused, _ = (left[:, None] * torch.softmax(logits, 1)).unbind(1)
-        return Looks(normal, scattered[:, None] * torch.softmax(spread, 1), at_normal, at_grazing, width, diffused)
+        scattered, diffused, rest = (left[:, None] * torch.softmax(logits, 1)).unbind(1)
+        differ = torch.tanh(self.gains(features)).view(-1, ORDERS, 3)
+        gains = torch.exp(self.log_gains + differ)
+        scatter = scattered[:, None] * torch.softmax(spread, 1)
+        return Looks(normal, scatter, at_normal, at_grazing, width, diffused, gains, rest)
 
 
 class TransferField(TensoRF):
@@ -126,6 +147,8 @@ class TransferField(TensoRF):
     """
 
     decoder: TransferHead  # type: ignore[assignment]
+    extinction: Tensor
+    """() of the interior, one per scene unit; 0 while nothing is scattered in it."""
 
     def __init__(
         self, *, rank: int = 24, lobes: int = 64, sharpness: float = 8.0, feature_dim: int = 27, hidden: int = 128,
@@ -142,6 +165,8 @@ class TransferField(TensoRF):
         self.decoder = TransferHead(self.appearance_grid.channels, feature_dim, hidden, rank)
         self.decoder.reflects, self.decoder.diffuses = reflect, diffuse
         self.basis = LightBasis(rank, lobes, sharpness)
+        self.register_buffer("extinction", torch.zeros(()))
+        self._interior: tuple[Any, Interior | None] = (None, None)
         self.exposure = exposure
         self.illumination = Illumination.of(Environment.constant((1.0, 1.0, 1.0)))
         self.tonemap: Tonemap = "srgb"
@@ -188,6 +213,8 @@ class TransferField(TensoRF):
     def look_around(self, found: Transfer) -> Transfer:
         """Marches from every ray's end to where its light may come from."""
         hit = (found.opacity > 0.5).nonzero()[:, 0]
+        if (inside := self.inside()) is not None:
+            found.places, found.ends, found.uniform = self.look_inside(found.point, -found.view, inside)
         if self.decoder.reflects:
             mirror = reflect(found.view[hit], found.normal[hit])
             found.mirrored[hit] = self.visibility(found.point[hit], found.normal[hit], mirror)
@@ -198,6 +225,21 @@ class TransferField(TensoRF):
                 point, normal = (v[part].repeat_interleave(SKY, 0) for v in (found.point, found.normal))
                 found.sky[part] = self.visibility(point, normal, directions.repeat(len(part), 1)).view(-1, SKY)
         return found
+
+    def inside(self) -> Interior | None:
+        """The interior as it is now, or None; worked out again only when the shape has changed."""
+        tensors = [*self.density_grid.factors, self.aabb, self.occupied, self.extinction]
+        state = [(id(v), -1 if v.is_inference() else v._version) for v in tensors]
+        if self._interior[0] != state:
+            extinction = float(self.extinction)
+            self._interior = state, Interior.of(self, extinction) if extinction > 0 else None
+        return self._interior[1]
+
+    @torch.no_grad()
+    def look_inside(self, points: Tensor, directions: Tensor, inside: Interior) -> tuple[Tensor, Tensor, Tensor]:
+        """Of rays that meet the surface at points (N, 3), going in unit directions (N, 3): `places`, `ends` and `uniform` of a Transfer."""
+        places, ends = inside.places_along(points - _CLEAR * inside.spacing * directions, directions)
+        return places, ends, inside.leaving(places, ends, inside.uniform)
 
     @torch.no_grad()
     def visibility(self, points: Tensor, normals: Tensor, towards: Tensor) -> Tensor:
@@ -237,6 +279,8 @@ class TransferField(TensoRF):
         sky = one[:, None].expand(-1, SKY) if self.decoder.diffuses else None
         seen = Transfer(opacity=one, depth=one, point=self.denormalise(x), view=-directions, slope=outward, mirrored=one,
                         sky=sky, **looks._asdict())  # fmt: skip
+        if (inside := self.inside()) is not None:
+            seen.places, seen.ends, seen.uniform = self.look_inside(seen.point, directions, inside)
         return self.developed(seen.lit(self.illumination, self), one[:, None])
 
     def render_rays(

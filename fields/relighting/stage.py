@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from fields.relighting.basis import LightBasis
+from fields.relighting.interior import ORDERS, Interior
 from fields.relighting.lights import Light
 from fields.relighting.transfer import Illumination, Transfer
 
@@ -22,7 +24,7 @@ class Stage:
     """
 
     def __init__(self, lights: Sequence[Light], basis: LightBasis, device: torch.device) -> None:
-        self.basis = basis
+        self.basis, self.lights = basis, lights
         strengths = []
         for light in lights:
             if light.kind == "point":
@@ -71,6 +73,42 @@ class Stage:
         towards, irradiance = self.arriving(rays.point, which)
         reflected = rays.lobe(towards) + rays.cosine(towards)[..., None] * rays.diffuse[:, None]
         return reflected * irradiance * visible[..., None]
+
+    # ------------------------------------------------------------------------------------ through the interior
+
+    def tints(self, middle: Tensor) -> Tensor:
+        """(L, 3): irradiances of small lights at one point (3,); of others, 1."""
+        which = torch.arange(len(self.place), device=middle.device)[None]
+        _, irradiance = self.arriving(middle[None], which)
+        return torch.where(self.is_small[:, None], irradiance[0], 1.0)
+
+    @torch.no_grad()
+    def leaving(self, rays: Transfer, which: Tensor, inside: Interior) -> Tensor:
+        """(N, J, ORDERS, C): what leaves the interior along rays (N) that know their `places`, under each of the lights (N, J).
+
+        Small lights have tint 1, so that C is 1; but it is 3 where there are maps.
+        """
+        assert rays.places is not None and rays.ends is not None
+        middle = (inside.aabb[:3] + inside.aabb[3:]) / 2
+        channels = 1 if bool(self.is_small.all()) else 3
+        leaving = rays.point.new_zeros(*which.shape, ORDERS, channels)
+        for i in which.unique().tolist():
+            entering = inside.entering(Illumination.of(_white(self.lights[i], middle)).to(middle.device))
+            volume = inside.volume(inside.fluence(entering[:, :channels]).flatten(1))
+            ray, slot = (which == i).nonzero(as_tuple=True)
+            seen = inside.leaving(rays.places[ray], rays.ends[ray], volume)
+            leaving[ray, slot] = seen.view(-1, ORDERS, channels)
+        return leaving
+
+
+def _white(light: Light, middle: Tensor) -> Light:
+    """The same light, of irradiance 1 at a point (3,)."""
+    if light.kind == "directional":
+        return replace(light, rgb=(1.0, 1.0, 1.0))
+    if light.kind == "point":
+        square = float((middle - middle.new_tensor(light.position)).square().sum().clamp(min=1e-12))
+        return replace(light, rgb=(square,) * 3)
+    return light
 
 
 def _place(light: Light) -> Sequence[float]:

@@ -6,9 +6,12 @@ photographs add up, it learns from random mixtures of them too, which is what th
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import numpy as np
 import torch
+from scipy.optimize import nnls
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy
 
@@ -18,7 +21,9 @@ from fields.io.hdr import encode_srgb
 from fields.radiance import Room
 from fields.relighting.config import RelightingConfig
 from fields.relighting.field import TransferField
+from fields.relighting.interior import Interior
 from fields.relighting.scene import LitScene
+from fields.relighting.shape import LevelSet
 from fields.relighting.stage import Stage
 from fields.relighting.transfer import Transfer
 from fields.tensorf.training import TensorfTraining
@@ -29,6 +34,9 @@ _DARK = 1e-3  # what counts as dark there
 _BRIGHT = 2.5  # and as a highlight, which scattering is not to explain
 _LOOKED_AT = 4096  # pixels to find soft lights by
 _AROUND = 0.25  # of the rays pass beside the object
+_TRIED = 2048  # pixels to find the extinction by
+_COARSE = 800  # cells in which that is done
+_EXTINCTIONS = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0)  # that are tried, per extent of the object
 
 
 class RelightingTraining(TensorfTraining):
@@ -57,6 +65,15 @@ class RelightingTraining(TensorfTraining):
             self.begin_with_soft_lights()
         self.visible: Tensor | None = None
         """(M, J) uint8: how much of each light comes through to each pixel's surface."""
+        self.leaving: Tensor | None = None
+        """(M, J, ORDERS, C) half, and (M, ORDERS): what of each light leaves the interior at each pixel, and of a uniform one."""
+        self.uniform: Tensor | None = None
+        box = self.field.aabb.view(2, 3)
+        self.tints = self.stage.tints((box[0] + box[1]) / 2)
+        finest = (float((box[1] - box[0]).prod()) / config.voxels[1]) ** (1 / 3)
+        self.shape = LevelSet(self.field, config.steepness, finest)
+        if field is None and config.carve and scene.alpha:
+            self.shape.fill(self.field.occupied, self.generator)
 
     def field_arguments(self) -> dict[str, Any]:
         names = ("layout", "density_rank", "appearance_rank", "feature_dim", "hidden", "rank", "lobes", "sharpness", "reflect",
@@ -67,7 +84,7 @@ class RelightingTraining(TensorfTraining):
         """Shape has an optimiser of its own: there is a time when it learns more slowly."""
         c, field = self.config, self.field
         self.optimisers = {
-            "shape": self.adam(field.density_grid.parameters(), c.rate_factors),
+            "shape": self.adam(field.density_grid.parameters(), c.rate_shape),
             "factors": self.adam(field.appearance_grid.parameters(), c.rate_factors),
             "lights": self.adam(field.basis.parameters(), 10 * c.rate_network),
             "network": self.adam(field.decoder.parameters(), c.rate_network),
@@ -95,30 +112,74 @@ class RelightingTraining(TensorfTraining):
 
     def step(self, i: int) -> dict[str, Tensor]:
         c = self.config
-        if i in (c.mean_until, c.surface_from) and c.mean_until < c.surface_from:
-            for group in self.optimisers["shape"].param_groups:
-                group["lr"] *= 0.1 if i == c.mean_until else 10.0
-        self.means_only, with_surface = i < c.mean_until, i >= c.surface_from
-        self.field.decoder.reflects = c.reflect and with_surface
-        self.field.decoder.diffuses = c.diffuse and with_surface
-        if with_surface and (self.visible is None or (i - c.surface_from) % c.visibility_every == 0):
-            self.visible = self.look_for_lights()
+        self.means_only = i < c.mean_until
+        self.field.decoder.reflects = c.reflect and not self.means_only
+        self.field.decoder.diffuses = c.diffuse and not self.means_only
+        if c.interior and i == c.mean_until:
+            self.begin_inside()
+        if not self.means_only and (i - c.mean_until) % c.visibility_every == 0:
+            self.look_for_lights()
         return super().step(i)
 
     @torch.no_grad()
-    def look_for_lights(self) -> Tensor:
-        """Marches from every pixel's surface to each of its lights."""
-        p = self.photographs
+    def begin_inside(self) -> None:
+        """Finds the extinction with which some mixture of orders explains photographs best, and starts with that mixture.
+
+        Both may differ from place to place, and what a field learns later says where.
+        """
+        p, field = self.photographs, self.field
+        rows = torch.randint(len(p.view), (min(_TRIED, len(p.view)),), generator=self.generator, device=p.device)
+        found = field.transfer(*self.rays(p.view[rows], p.pixel[rows]), around=False)
+        slots = p.slots[p.view[rows]]
+        solid = Interior.of(field, 1.0, _COARSE)
+        if solid is None:
+            return
+        truth = (self.unit * p.radiance[rows].float()).clamp(max=_BRIGHT)
+        known = truth.isfinite().all(-1) & (slots >= 0)
+        extent = float((field.aabb[3:] - field.aabb[:3]).max())
+
+        def fit(log_extinction: float) -> tuple[float, float, Tensor]:
+            inside = solid.with_extinction(math.exp(log_extinction))
+            found.places, found.ends, found.uniform = field.look_inside(found.point, -found.view, inside)
+            leaving = self.stage.leaving(found, slots.clamp(min=0), inside) * self.tinted(slots)
+            error, gains = _mixture(self.unit * leaving[known], truth[known])
+            return error, log_extinction, gains
+
+        tried = [fit(math.log(v / extent)) for v in _EXTINCTIONS]
+        for step in (0.35, 0.15):  # a fourth, then a tenth
+            best = min(tried)[1]
+            tried += [fit(best - step), fit(best + step)]
+        _, log_extinction, gains = min(tried)
+        field.extinction.fill_(math.exp(log_extinction))
+        field.decoder.begin_inside(gains)
+        self.rebuild()
+
+    def tinted(self, slots: Tensor) -> Tensor:
+        """(…, 1, 3): what `leaving` is multiplied by, of lights (…)."""
+        return self.tints[slots.clamp(min=0)][..., None, :]
+
+    @torch.no_grad()
+    def look_for_lights(self) -> None:
+        """Marches from every pixel's surface to each of its lights, and through the interior."""
+        p, inside = self.photographs, self.field.inside()
         visible = torch.zeros(p.radiance.shape[:2], dtype=torch.uint8, device=p.device)
+        rays = []
         for rows in torch.arange(len(visible), device=p.device).split(4096):
             found = self.field.transfer(*self.rays(p.view[rows], p.pixel[rows]), around=False)
             slots = p.slots[p.view[rows]]
+            if inside is not None:
+                found.places, found.ends, found.uniform = self.field.look_inside(found.point, -found.view, inside)
+                rays.append(found)
             towards, irradiance = self.stage.arriving(found.point, slots.clamp(min=0))
             matters = (slots >= 0) & (irradiance > 0).any(-1)
             ray, slot = matters.nonzero(as_tuple=True)
             through = self.field.visibility(found.point[ray], found.normal[ray], towards[ray, slot])
             visible[rows[ray], slot] = (through * 255).round().to(torch.uint8)
-        return visible
+        self.visible = visible
+        if inside is not None:
+            every = Transfer.cat(rays)
+            self.uniform = every.uniform
+            self.leaving = self.stage.leaving(every, p.slots[p.view].clamp(min=0), inside).half()
 
     # ------------------------------------------------------------------------------------ one iteration
 
@@ -140,6 +201,9 @@ class RelightingTraining(TensorfTraining):
         else:
             surface = self.stage.surface(inside, slots, self.visible[rows][:, lights].float() / 255)
             radiance = radiance + surface
+            if self.leaving is not None and self.uniform is not None:
+                leaving = self.leaving[rows][:, lights].float() * self.tinted(slots)
+                radiance = radiance + inside.through(leaving, self.uniform[rows])
             loss = loss + c.dim * self.unit * surface.mean()
         radiance = self.unit * inside.opacity[:, None, None] * radiance
         loss = loss + self.colour_loss(radiance, truth, known)
@@ -188,6 +252,11 @@ class RelightingTraining(TensorfTraining):
             loss = loss + (_relative(radiance, truth) * known).sum() / known.sum().clamp(min=1)
         return loss
 
+    def penalty(self) -> Tensor:
+        c = self.config
+        total = self.shape.penalty(c.eikonal, c.smooth, self.generator)
+        return total + c.tv_appearance * self.decay * self.field.appearance_grid.total_variation()
+
     def shape_loss(self, found: Transfer, coverage: Tensor) -> Tensor:
         """What holds for any light: the mask, solidity inside it, and normals that belong to the shape and are seen."""
         c = self.config
@@ -214,14 +283,29 @@ class RelightingTraining(TensorfTraining):
 
     def state(self) -> tuple[dict[str, Tensor], dict]:
         tensors, plain = super().state()
-        return tensors | ({} if self.visible is None else {"visible": self.visible}), plain
+        more = {"visible": self.visible, "leaving": self.leaving, "uniform": self.uniform}
+        return tensors | {k: v for k, v in more.items() if v is not None}, plain
 
     @classmethod
     def resume(cls, config: Any, scene: Scene, tensors: dict[str, Tensor], plain: dict):
         self = super().resume(config, scene, tensors, plain)
-        if "visible" in tensors:
-            self.visible = tensors["visible"].to(self.photographs.device)
+        for name in ("visible", "leaving", "uniform"):
+            if name in tensors:
+                setattr(self, name, tensors[name].to(self.photographs.device))
         return self
+
+
+def _mixture(parts: Tensor, truth: Tensor) -> tuple[float, Tensor]:
+    """What non-negative mixture of parts (P, ORDERS, 3) comes closest to (P, 3), in the sense of `_relative`: error and (ORDERS, 3)."""
+    weight = (truth + 0.1).rsqrt()
+    error, gains = 0.0, []
+    for c in range(3):
+        a = np.asarray((weight[:, None, c] * parts[..., c]).double().cpu())
+        b = np.asarray((weight[:, c] * truth[:, c]).double().cpu())
+        gain, rest = nnls(a, b)
+        error += rest**2
+        gains.append(gain)
+    return error, torch.from_numpy(np.stack(gains, -1)).to(parts)
 
 
 def _relative(radiance: Tensor, truth: Tensor) -> Tensor:

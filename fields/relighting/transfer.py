@@ -16,14 +16,11 @@ from torch import Tensor
 from fields.relighting import brdf
 from fields.relighting.basis import LightBasis, fibonacci_sphere
 from fields.relighting.environment import Environment
+from fields.relighting.interior import SKY, Interior
 from fields.relighting.lights import Light
 
 if TYPE_CHECKING:
     from fields.relighting.field import TransferField
-
-SKY = 128
-"""Directions in which a diffuse surface looks for the sky."""
-
 
 @dataclass(frozen=True)
 class Illumination:
@@ -126,10 +123,20 @@ class Transfer:
     """(N,) α of its lobe."""
     diffuse: Tensor
     """(N, 3) albedo of what is reflected diffusely at the surface."""
+    gains: Tensor
+    """(N, ORDERS, 3) of what leaves the interior, by how it has been scattered: see `fields.relighting.interior`."""
+    room: Tensor
+    """(N, 3) what of a uniform light of radiance 1 is left for that."""
     mirrored: Tensor
     """(N,) in [0, 1] how much comes through to the surface from the mirrored direction."""
     sky: Tensor | None = None
     """(N, SKY) and from directions all over the sphere, where anything is reflected diffusely."""
+    places: Tensor | None = None
+    """(N, PLACES, 3) where what leaves the interior was scattered last, world."""
+    ends: Tensor | None = None
+    """(N,) how much of the ray ends there."""
+    uniform: Tensor | None = None
+    """(N, ORDERS) what leaves under a uniform light of radiance 1."""
     apart: Tensor | None = None
     """(N,) how far the samples of a ray lie apart, in knots: the distortion of Mip-NeRF 360, known while training."""
 
@@ -173,6 +180,8 @@ class Transfer:
     def lit(self, illumination: Illumination, field: TransferField) -> Parts:
         """Radiance along the rays. `field` says what light is measured in, and what small lights are hidden."""
         scattered = self._scattered(illumination, field.basis)
+        if self.places is not None and (inside := field.inside()) is not None:
+            scattered = scattered + self._from_inside(illumination, inside)
         reflected, direct = torch.zeros_like(scattered), torch.zeros_like(scattered)
         for light in illumination.lights:
             towards, irradiance = self.arriving(light)
@@ -197,6 +206,22 @@ class Transfer:
                 scattered = scattered + response * irradiance
         return scattered
 
+    def through(self, leaving: Tensor, uniform: Tensor) -> Tensor:
+        """(N, J, 3): what leaves (N, J, ORDERS, 1 or 3) by its gains, which give no more than there is `room` for.
+
+        Args:
+            uniform: (N, ORDERS) what leaves under a uniform light of radiance 1.
+        """
+        everywhere = torch.einsum("noc,no->nc", self.gains, uniform)
+        held = self.gains * (self.room / everywhere.clamp(min=1e-6)).clamp(max=1)[:, None]
+        return (held[:, None] * leaving).sum(2)
+
+    def _from_inside(self, illumination: Illumination, inside: Interior) -> Tensor:
+        assert self.places is not None and self.ends is not None and self.uniform is not None
+        fluence = inside.fluence(inside.entering(illumination))
+        leaving = inside.leaving(self.places, self.ends, inside.volume(fluence.flatten(1)))
+        return self.through(leaving.view(-1, 1, *fluence.shape[1:]), self.uniform)[:, 0]
+
     def _mirrored(self, environment: Environment) -> Tensor:
         """A map, seen in the rough surface."""
         n_v = (self.normal * self.view).sum(-1)
@@ -209,7 +234,4 @@ class Transfer:
         """(N, 3): what a white diffuse surface makes of a map, which is looked at in `SKY` directions."""
         assert self.sky is not None
         directions = fibonacci_sphere(SKY).to(self.point)
-        sharpness = SKY / 4  # a cell of the sky is as wide as this lobe
-        lobe = 2 * torch.pi / sharpness  # its integral
-        radiance = environment.project(directions, sharpness).to(self.point) / lobe
-        return (self.sky * self.cosine(directions[None])) @ radiance * (4 * torch.pi / SKY)
+        return (self.sky * self.cosine(directions[None])) @ environment.spots(SKY).to(self.point)

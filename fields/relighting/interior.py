@@ -1,0 +1,269 @@
+"""Light inside an object: how much of it gets to every place, and what of that leaves along a ray.
+
+The shape a field has learned is taken for a medium that scatters evenly in all directions. Then light inside obeys
+
+    Φ(x) = τ(x) + ω ∫ σ exp(−σ|x − y|) / (4π|x − y|²) Φ(y) dy        (Chandrasekhar: Radiative Transfer, 1950)
+
+with the fluence Φ, its part τ = exp(−σ · way through the object) that comes straight from the light, the extinction σ and the albedo
+ω; and a ray that leaves the object carries ∫ exp(−σ t) σ Φ dt / 4π. All of it is linear in the light, and nothing is negative.
+
+What a material really does is left to be learned: a field mixes what has been scattered once with what two albedos make of it, place
+by place and channel by channel. But where shadows fall, how far light glows through an ear, how a limb is brighter towards its lamp:
+that follows from the shape, for lights that no photograph was taken in as well.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from scipy.ndimage import binary_fill_holes
+from torch import Tensor
+from torch.nn.functional import avg_pool3d, max_pool3d, normalize
+
+from fields.core import ClearanceCache, accumulate_along_rays, exclusive_sum, march_rays
+from fields.core.grids import dense_sample
+from fields.radiance import cell_of
+from fields.relighting.basis import fibonacci_sphere
+
+if TYPE_CHECKING:
+    from fields.relighting.field import TransferField
+    from fields.relighting.transfer import Illumination
+
+ALBEDOS = (0.5, 0.98)
+"""Of the media that are worked out. What lies between is a mixture of them."""
+ORDERS = 1 + len(ALBEDOS)
+"""Kinds of light that leave: scattered once, and what each albedo adds to that."""
+SKY = 128
+"""Directions from which light of a whole sky is looked for."""
+PLACES = 8
+"""Along a ray, at which light that leaves is asked for."""
+
+_CELLS = 3000  # in which scattered light is worked out: every one gives to every other
+_AROUND = 32  # directions to learn what a uniform sky does
+_RAYS = 2**18  # marched at once
+_FILLED = 0.05  # of a cell, for it to count
+
+
+class Interior:
+    """The inside of an object, on cubic cells.
+
+    Args:
+        solid: (Nx, Ny, Nz) in [0, 1], even sides: how much of the space around each knot is filled.
+        low: (3,) where the first knot is, scene units.
+        spacing: of the knots.
+        extinction: σ, one per scene unit.
+    """
+
+    def __init__(self, solid: Tensor, low: Tensor, spacing: float, extinction: float) -> None:
+        self.spacing, self.extinction = spacing, extinction
+        size = spacing * torch.tensor([n - 1 for n in solid.shape], device=low.device)
+        self.aabb = torch.cat([low, low + size])
+        self.solid = solid
+        self.cells = (solid > _FILLED).nonzero(as_tuple=True)
+        self.filled = solid[self.cells]
+        """(F,) of the knots inside."""
+        self.places = low + spacing * torch.stack(self.cells, -1)
+        """(F, 3) and where they are."""
+        # A ray is sampled where a cell between knots may have something in it.
+        near = max_pool3d((solid > 0)[None, None].float(), 3, 1, 1)[0, 0] > 0
+        self._clearance = ClearanceCache()
+        self._occupied = near
+
+    @staticmethod
+    @torch.no_grad()
+    def of(field: TransferField, extinction: float, cells: int = _CELLS) -> Interior | None:
+        """From the shape of a field; None if it has none.
+
+        Args:
+            cells: about so many for scattered light; there are eight times as many for light that has not been.
+        """
+        box = field.aabb.view(2, 3)
+        volume = float((box[1] - box[0]).prod())
+        part = float((_solid(field, box[0], (volume / 40**3) ** (1 / 3)) > 0.5).float().mean())
+        if part == 0:
+            return None
+        spacing = (volume * part / cells / 8) ** (1 / 3)
+        return Interior(_solid(field, box[0], spacing), box[0], spacing, extinction)
+
+    def with_extinction(self, extinction: float) -> Interior:
+        return Interior(self.solid, self.aabb[:3], self.spacing, extinction)
+
+    # ------------------------------------------------------------------------------------ light that comes straight in
+
+    def way(self, points: Tensor, towards: Tensor, far: Tensor | None = None) -> Tensor:
+        """(N,): the length inside the object of rays from points (N, 3) along unit directions (N, 3), at most `far` (N,)."""
+        n, step = len(points), self.spacing
+        diagonal = (self.aabb[3:] - self.aabb[:3]).norm()
+        far = diagonal.expand(n) if far is None else far.clamp(max=float(diagonal))
+        _, _, rays, _, x = march_rays(
+            points, towards, torch.zeros_like(far), far, self._clearance(self._occupied), self._cell_box, step,
+            positions=True,
+        )  # fmt: skip
+        filled = dense_sample(self._among_knots(x), self.solid[..., None])[:, 0]
+        return step * accumulate_along_rays(filled, None, rays, n)[:, 0]
+
+    def ways(self, towards: Tensor) -> Tensor:
+        """(F, L): from every knot inside to lights in unit directions (L, 3)."""
+        return torch.stack([self.way(self.places, one.expand_as(self.places)) for one in towards], -1)
+
+    @functools.cached_property
+    def sky(self) -> Tensor:
+        """(F, SKY): how much comes straight in from directions all over the sphere."""
+        return torch.exp(-self.extinction * self.ways(fibonacci_sphere(SKY).to(self.places)))
+
+    def entering(self, illumination: Illumination) -> Tensor:
+        """(F, 3): fluence that comes straight from all lights."""
+        total = self.places.new_zeros(len(self.places), 3)
+        for light in illumination.lights:
+            rgb = total.new_tensor(light.rgb)
+            if light.kind == "directional":
+                way = self.way(self.places, total.new_tensor(light.direction).expand_as(self.places))
+            else:
+                away = total.new_tensor(light.position) - self.places
+                far = away.norm(dim=-1).clamp(min=self.spacing)
+                way, rgb = self.way(self.places, normalize(away, dim=-1), far), rgb / far.square()[:, None]
+            total = total + torch.exp(-self.extinction * way)[:, None] * rgb
+        for environment in illumination.environments:
+            total = total + self.sky @ environment.spots(SKY).to(total)
+        return total
+
+    # ------------------------------------------------------------------------------------ and is scattered there
+
+    def fluence(self, entering: Tensor) -> Tensor:
+        """(F, ORDERS, C) of lights (F, C): what comes straight, and what each of the albedos adds."""
+        lost, spread = self._exchange
+        coarse = self._pool(entering)
+        gathered = spread @ coarse
+        orders = [entering]
+        for albedo, factors in zip(ALBEDOS, lost, strict=True):
+            orders.append(self._unpool(torch.linalg.lu_solve(*factors, albedo * gathered)))
+        return torch.stack(orders, 1)
+
+    @functools.cached_property
+    def _exchange(self) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+        """Factors of 1 − ω K for every albedo, and K (N, N): how much of the fluence of each coarse cell gets to each other one."""
+        fraction = self._fraction[self._coarse]
+        edge, sigma = 2 * self.spacing, self.extinction
+        places = edge * torch.stack(self._coarse, -1)
+        distance = torch.cdist(places, places).clamp(min=edge / 2)
+        spread = sigma * edge**3 * fraction * torch.exp(-sigma * distance) / (4 * math.pi * distance.square())
+        radius = (3 / (4 * math.pi) * fraction) ** (1 / 3) * edge  # of a ball like the cell, seen from its middle
+        spread.diagonal().copy_(-torch.expm1(-sigma * radius))
+        spread = spread / spread.sum(1, keepdim=True).clamp(min=1)  # coarse cells could give more than they get
+        one = torch.eye(len(spread), device=spread.device)
+        return [torch.linalg.lu_factor(one - albedo * spread) for albedo in ALBEDOS], spread
+
+    @functools.cached_property
+    def _fraction(self) -> Tensor:
+        return avg_pool3d(self.solid[None, None], 2)[0, 0]
+
+    @functools.cached_property
+    def _coarse(self) -> tuple[Tensor, ...]:
+        return (self._fraction > _FILLED).nonzero(as_tuple=True)
+
+    def _pool(self, values: Tensor) -> Tensor:
+        """(F, C) to the means (N, C) of coarse cells."""
+        dense = values.new_zeros(*self.solid.shape, values.shape[1])
+        dense[self.cells] = self.filled[:, None] * values
+        pooled = avg_pool3d(dense.permute(3, 0, 1, 2)[:, None], 2)[:, 0]
+        return (pooled[:, *self._coarse] / self._fraction[self._coarse]).T
+
+    def _unpool(self, values: Tensor) -> Tensor:
+        """(N, C) to (F, C): interpolated between coarse cells, of which only filled ones say anything."""
+        dense = values.new_zeros(*self._fraction.shape, values.shape[1] + 1)
+        weight = self._fraction[self._coarse][:, None]
+        dense[self._coarse] = torch.cat([weight * values, weight], -1)
+        edge = 2 * self.spacing
+        low = self.aabb[:3] + self.spacing / 2
+        size = edge * torch.tensor([n - 1 for n in self._fraction.shape], device=low.device)
+        found = dense_sample((self.places - low) * (2 / size) - 1, dense)
+        return found[:, :-1] / found[:, -1:].clamp(min=1e-4)
+
+    @functools.cached_property
+    def uniform(self) -> Tensor:
+        """(Nx, Ny, Nz, ORDERS + 1) volume of the fluence under a sky of radiance 1."""
+        sky = torch.exp(-self.extinction * self.ways(fibonacci_sphere(_AROUND).to(self.places)))
+        return self.volume(self.fluence(4 * math.pi * sky.mean(1, keepdim=True))[..., 0])
+
+    # ------------------------------------------------------------------------------------ and leaves
+
+    def volume(self, values: Tensor) -> Tensor:
+        """(F, C) as something to `look` into: (Nx, Ny, Nz, C + 1)."""
+        dense = values.new_zeros(*self.solid.shape, values.shape[1] + 1)
+        dense[self.cells] = self.filled[:, None] * torch.cat([values, torch.ones_like(values[:, :1])], -1)
+        return dense
+
+    def look(self, points: Tensor, volume: Tensor) -> Tensor:
+        """(N, C) at points (N, 3): interpolated between knots, of which only filled ones say anything."""
+        found = dense_sample((points - self.aabb[:3]) * (2 / (self.aabb[3:] - self.aabb[:3])) - 1, volume)
+        return found[:, :-1] / found[:, -1:].clamp(min=1e-4)
+
+    @torch.no_grad()
+    def places_along(self, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """Where what leaves towards the origins of rays (N, 3), (N, 3) was scattered last.
+
+        Returns:
+            (N, PLACES, 3), each of the same weight; and that of them all (N,): how much of the ray ends in the object.
+        """
+        n, step = len(origins), self.spacing / 2
+        far = (self.aabb[3:] - self.aabb[:3]).norm().expand(n)
+        starts, ends, rays, packed, x = march_rays(
+            origins, directions, torch.zeros_like(far), far, self._clearance(self._occupied), self._cell_box, step,
+            positions=True,
+        )  # fmt: skip
+        depth = self.extinction * step * dense_sample(self._among_knots(x), self.solid[..., None])[:, 0]
+        before = exclusive_sum(depth, packed_info=packed)
+        weight = torch.exp(-before) * -torch.expm1(-depth)
+        total = accumulate_along_rays(weight, None, rays, n)[:, 0]
+        # Quantiles of all rays with one search: the k-th ray's share of its weight runs from k to k + 1.
+        share = (exclusive_sum(weight, packed_info=packed) + weight / 2) / total[rays].clamp(min=1e-9)
+        wanted = torch.arange(n, device=x.device, dtype=torch.float64)[:, None]
+        wanted = wanted + (torch.arange(PLACES, device=x.device) + 0.5) / PLACES
+        if len(x) == 0:
+            return origins[:, None].expand(-1, PLACES, -1), total
+        found = torch.searchsorted(rays.double() + share.clamp(0, 1 - 1e-6).double(), wanted)
+        last = packed.sum(1, keepdim=True) - 1
+        found = torch.minimum(torch.maximum(found, packed[:, :1]), torch.maximum(last, packed[:, :1]))
+        at = ((starts + ends) / 2)[found.clamp(0, len(x) - 1)] * (packed[:, 1:] > 0)
+        return origins[:, None] + at[..., None] * directions[:, None], total
+
+    def leaving(self, places: Tensor, weight: Tensor, volume: Tensor) -> Tensor:
+        """(N, C) radiance along rays with such `places_along`, of a volume of fluences."""
+        found = self.look(places.reshape(-1, 3), volume).view(*places.shape[:2], -1)
+        return found.mean(1) * (weight / (4 * math.pi))[:, None]
+
+    # ------------------------------------------------------------------------------------ where things are
+
+    @property
+    def _cell_box(self) -> Tensor:
+        """(6,): as many cells as knots, each around one of them."""
+        half = self.spacing / 2
+        return torch.cat([self.aabb[:3] - half, self.aabb[3:] + half])
+
+    def _among_knots(self, x: Tensor) -> Tensor:
+        """From [-1, 1] over the cells to that over the knots."""
+        n = torch.tensor(self.solid.shape, device=x.device)
+        return x * (n / (n - 1))
+
+
+@torch.no_grad()
+def _solid(field: TransferField, low: Tensor, spacing: float) -> Tensor:
+    """(Nx, Ny, Nz) in [0, 1] from `low` on: what a ray does not get through; and what that encloses."""
+    size = field.aabb[3:] - field.aabb[:3]
+    counts = [2 * math.ceil((float(v) / spacing + 1) / 2) for v in size]
+    axes = [low[a] + spacing * torch.arange(n, device=low.device) for a, n in enumerate(counts)]
+    points = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).view(-1, 3)
+    solid = torch.zeros(len(points), device=low.device)
+    x = field.normalise(points)
+    cell = cell_of(x, field.occupied.shape).unbind(-1)
+    there = ((x.abs() <= 1).all(-1) & field.occupied[cell]).nonzero()[:, 0]
+    for rows in there.split(_RAYS):
+        solid[rows] = -torch.expm1(-field.density(x[rows]) * field.distance_scale * field.knot)
+    solid = solid.view(counts)
+    walls = solid > 0.5
+    enclosed = torch.from_numpy(binary_fill_holes(np.asarray(walls.cpu()))).to(walls.device)
+    return torch.where(enclosed & ~walls, 1.0, solid)
