@@ -214,7 +214,7 @@ class TransferField(TensoRF):
         """Marches from every ray's end to where its light may come from."""
         hit = (found.opacity > 0.5).nonzero()[:, 0]
         if (inside := self.inside()) is not None:
-            found.places, found.ends, found.uniform = self.look_inside(found.point, -found.view, inside)
+            self.look_inside(found, inside)
         if self.decoder.reflects:
             mirror = reflect(found.view[hit], found.normal[hit])
             found.mirrored[hit] = self.visibility(found.point[hit], found.normal[hit], mirror)
@@ -236,10 +236,15 @@ class TransferField(TensoRF):
         return self._interior[1]
 
     @torch.no_grad()
-    def look_inside(self, points: Tensor, directions: Tensor, inside: Interior) -> tuple[Tensor, Tensor, Tensor]:
-        """Of rays that meet the surface at points (N, 3), going in unit directions (N, 3): `places`, `ends` and `uniform` of a Transfer."""
-        places, ends = inside.places_along(points - _CLEAR * inside.spacing * directions, directions)
-        return places, ends, inside.leaving(places, ends, inside.uniform)
+    def look_inside(self, found: Transfer, inside: Interior) -> Transfer:
+        """Finds where rays go on to, beneath the surface they end at."""
+        found.places, found.ends = inside.places_along(*self.before(found, inside))
+        found.uniform = inside.leaving(found.places, found.ends, inside.uniform)
+        return found
+
+    def before(self, found: Transfer, inside: Interior) -> tuple[Tensor, Tensor]:
+        """The same rays, starting a little above the surface: origins and directions (N, 3)."""
+        return found.point + _CLEAR * inside.spacing * found.view, -found.view
 
     @torch.no_grad()
     def visibility(self, points: Tensor, normals: Tensor, towards: Tensor) -> Tensor:
@@ -280,7 +285,7 @@ class TransferField(TensoRF):
         seen = Transfer(opacity=one, depth=one, point=self.denormalise(x), view=-directions, slope=outward, mirrored=one,
                         sky=sky, **looks._asdict())  # fmt: skip
         if (inside := self.inside()) is not None:
-            seen.places, seen.ends, seen.uniform = self.look_inside(seen.point, directions, inside)
+            self.look_inside(seen, inside)
         return self.developed(seen.lit(self.illumination, self), one[:, None])
 
     def render_rays(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.functional import max_pool2d
 
 from fields.data.cameras import Cameras
 from fields.io.atomic import write_tensors
@@ -15,34 +16,55 @@ from fields.relighting.transfer import Illumination, Parts, Transfer
 
 _CHUNK = 16_384  # rays at once
 _THIN = 1 / 512  # opacity below which a pixel is empty: less than half a step of 8 bits
+_FINER = 4  # rays across a pixel at an edge
+_STEP = 4.0  # knots of depth between neighbours that are an edge
 
 
 @dataclass
 class TransferImage:
-    """A view of a field before there is light."""
+    """A view of a field before there is light.
+
+    A pixel is a ray through its middle; at edges it is the mean of 16 rays.
+    """
 
     field: TransferField
     directions: Tensor
-    """(H, W, 3) unit, of the rays through the pixels."""
+    """(H, W, 3) unit, of the rays through the middles of pixels."""
     pixels: Tensor
-    """(P,) int64: the pixels that show something, row by row."""
+    """(P,) int64: which pixel each ray belongs to, row by row."""
+    weights: Tensor
+    """(P,) and what part of it the ray is."""
     rays: Transfer
-    """(P, …) of them."""
+    """(P, …) of those that show something."""
 
     @staticmethod
     @torch.no_grad()
     def of(field: TransferField, cameras: Cameras, index: int = 0) -> TransferImage:
-        """Marches once through every pixel of a view."""
+        """Marches once through every pixel of a view, and more finely where edges are."""
         origins, directions = (v.to(field.aabb.device) for v in cameras.image_rays(index))
-        pixels, parts = [], []
-        for k, rays in enumerate(
-            zip(origins.view(-1, 3).split(_CHUNK), directions.view(-1, 3).split(_CHUNK), strict=True)
-        ):
-            part = field.transfer(*rays)
-            shown = (part.opacity > _THIN).nonzero()[:, 0]
-            pixels.append(k * _CHUNK + shown)
-            parts.append(part.map(lambda values, rows=shown: values[rows]))  # type: ignore[misc]
-        return TransferImage(field, directions, torch.cat(pixels), Transfer.cat(parts))
+        height, width = directions.shape[:2]
+        every = torch.arange(height * width, device=directions.device)
+        opacity, depth = torch.zeros(height * width, device=every.device), torch.zeros(height * width, device=every.device)
+        middles = []
+        for some in every.split(_CHUNK):
+            part = field.transfer(origins.view(-1, 3)[some], directions.view(-1, 3)[some])
+            opacity[some], depth[some] = part.opacity, part.depth
+            middles.append(_shown(part, some))
+        edges = _edges(opacity.view(height, width), depth.view(height, width), _STEP * field.knot)
+        whole = [(part.map(lambda v, rows=~edges[pixels]: v[rows]), pixels[~edges[pixels]]) for part, pixels in middles]  # type: ignore[misc]
+        on_edges = edges.nonzero()[:, 0]
+        finer = []
+        offsets = (torch.arange(_FINER, device=every.device) + 0.5) / _FINER
+        for y in offsets:
+            for x in offsets:
+                at = torch.stack([on_edges % width + x, on_edges // width + y], -1)
+                for some, places in zip(on_edges.split(_CHUNK), at.split(_CHUNK), strict=True):
+                    rays = cameras.rays(torch.full_like(some, index), places)
+                    finer.append(_shown(field.transfer(*rays), some))
+        parts, pixels = zip(*whole, *finer, strict=True)
+        pixel = torch.cat(pixels)
+        weights = torch.where(edges[pixel], 1 / _FINER**2, 1.0)
+        return TransferImage(field, directions, pixel, weights, Transfer.cat(parts))
 
     @property
     def height(self) -> int:
@@ -54,14 +76,14 @@ class TransferImage:
 
     @torch.no_grad()
     def lit(self, illumination: Illumination) -> Parts:
-        """Linear radiances (P, 3) of the pixels under any light."""
+        """Linear radiances (P, 3) along the rays under any light."""
         return self.rays.lit(illumination, self.field)
 
     def image(self, values: Tensor) -> Tensor:
-        """(H, W, C) of values (P, C) or (P,); zero elsewhere."""
+        """(H, W, C) of values (P, C) or (P,) along the rays; zero elsewhere."""
         values = values[:, None] if values.ndim == 1 else values
         image = values.new_zeros(self.height * self.width, values.shape[1])
-        image[self.pixels] = values
+        image.index_add_(0, self.pixels, self.weights[:, None] * values)
         return image.view(self.height, self.width, -1)
 
     def relight(self, illumination: Illumination) -> Tensor:
@@ -69,9 +91,22 @@ class TransferImage:
         return self.image(self.lit(illumination).total)
 
     def save(self, path: Path) -> None:
-        """Writes the transfer of every pixel, in half precision, as safetensors."""
+        """Writes the transfer of every ray, in half precision, as safetensors."""
         tensors = {k: v for k, v in vars(self.rays).items() if v is not None}
-        halves = {k: v if k in ("depth", "point") else v.half() for k, v in tensors.items()}
+        halves = {k: v if k in ("depth", "point", "places") else v.half() for k, v in tensors.items()}
         basis = {"soft_lights": self.field.basis.matrix().detach(), "axes": self.field.basis.axes}
         size = {"width": self.width, "height": self.height, "sharpness": self.field.basis.sharpness}
-        write_tensors(path, halves | basis | {"pixels": self.pixels}, size)
+        write_tensors(path, halves | basis | {"pixels": self.pixels, "weights": self.weights}, size)
+
+
+def _shown(part: Transfer, pixels: Tensor) -> tuple[Transfer, Tensor]:
+    shown = (part.opacity > _THIN).nonzero()[:, 0]
+    return part.map(lambda values: values[shown]), pixels[shown]
+
+
+def _edges(opacity: Tensor, depth: Tensor, step: float) -> Tensor:
+    """(H·W,) bool: whether opacity or depth (H, W) change from a pixel to its neighbours; depth by more than `step`."""
+    known = torch.stack([opacity, torch.where(opacity > 0.5, depth / opacity.clamp(min=0.5), torch.nan).nan_to_num(0.0)])
+    spread = (max_pool2d(known[None], 3, 1, 1) + max_pool2d(-known[None], 3, 1, 1))[0]
+    inside = opacity > 0.5
+    return ((spread[0] > 0.1) | (inside & (spread[1] > step))).flatten()

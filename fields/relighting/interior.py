@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +32,7 @@ from fields.relighting.basis import fibonacci_sphere
 
 if TYPE_CHECKING:
     from fields.relighting.field import TransferField
+    from fields.relighting.lights import Light
     from fields.relighting.transfer import Illumination
 
 ALBEDOS = (0.5, 0.98)
@@ -72,6 +74,7 @@ class Interior:
         near = max_pool3d((solid > 0)[None, None].float(), 3, 1, 1)[0, 0] > 0
         self._clearance = ClearanceCache()
         self._occupied = near
+        self._way_to = functools.lru_cache(64)(self._arrival)
 
     @staticmethod
     @torch.no_grad()
@@ -90,7 +93,10 @@ class Interior:
         return Interior(_solid(field, box[0], spacing), box[0], spacing, extinction)
 
     def with_extinction(self, extinction: float) -> Interior:
-        return Interior(self.solid, self.aabb[:3], self.spacing, extinction)
+        """The same shape of another medium."""
+        other = Interior(self.solid, self.aabb[:3], self.spacing, extinction)
+        other._way_to = self._way_to
+        return other
 
     # ------------------------------------------------------------------------------------ light that comes straight in
 
@@ -103,8 +109,15 @@ class Interior:
             points, towards, torch.zeros_like(far), far, self._clearance(self._occupied), self._cell_box, step,
             positions=True,
         )  # fmt: skip
-        filled = dense_sample(self._among_knots(x), self.solid[..., None])[:, 0]
-        return step * accumulate_along_rays(filled, None, rays, n)[:, 0]
+        return step * accumulate_along_rays(self._filled(x), None, rays, n)[:, 0]
+
+    def _arrival(self, light: Light) -> tuple[Tensor, Tensor | float]:
+        """(F,) ways from every knot inside to a small light, and how much of its strength is left there."""
+        if light.kind == "directional":
+            return self.way(self.places, self.places.new_tensor(light.direction).expand_as(self.places)), 1.0
+        away = self.places.new_tensor(light.position) - self.places
+        far = away.norm(dim=-1).clamp(min=self.spacing)
+        return self.way(self.places, normalize(away, dim=-1), far), 1 / far.square()
 
     def ways(self, towards: Tensor) -> Tensor:
         """(F, L): from every knot inside to lights in unit directions (L, 3)."""
@@ -119,14 +132,8 @@ class Interior:
         """(F, 3): fluence that comes straight from all lights."""
         total = self.places.new_zeros(len(self.places), 3)
         for light in illumination.lights:
-            rgb = total.new_tensor(light.rgb)
-            if light.kind == "directional":
-                way = self.way(self.places, total.new_tensor(light.direction).expand_as(self.places))
-            else:
-                away = total.new_tensor(light.position) - self.places
-                far = away.norm(dim=-1).clamp(min=self.spacing)
-                way, rgb = self.way(self.places, normalize(away, dim=-1), far), rgb / far.square()[:, None]
-            total = total + torch.exp(-self.extinction * way)[:, None] * rgb
+            way, weaker = self._way_to(replace(light, rgb=(1.0, 1.0, 1.0)))
+            total = total + (torch.exp(-self.extinction * way) * weaker)[:, None] * total.new_tensor(light.rgb)
         for environment in illumination.environments:
             total = total + self.sky @ environment.spots(SKY).to(total)
         return total
@@ -215,7 +222,7 @@ class Interior:
             origins, directions, torch.zeros_like(far), far, self._clearance(self._occupied), self._cell_box, step,
             positions=True,
         )  # fmt: skip
-        depth = self.extinction * step * dense_sample(self._among_knots(x), self.solid[..., None])[:, 0]
+        depth = self.extinction * step * self._filled(x)
         before = exclusive_sum(depth, packed_info=packed)
         weight = torch.exp(-before) * -torch.expm1(-depth)
         total = accumulate_along_rays(weight, None, rays, n)[:, 0]
@@ -244,10 +251,9 @@ class Interior:
         half = self.spacing / 2
         return torch.cat([self.aabb[:3] - half, self.aabb[3:] + half])
 
-    def _among_knots(self, x: Tensor) -> Tensor:
-        """From [-1, 1] over the cells to that over the knots."""
-        n = torch.tensor(self.solid.shape, device=x.device)
-        return x * (n / (n - 1))
+    def _filled(self, x: Tensor) -> Tensor:
+        """(M,) how much is filled around positions (M, 3) in [-1, 1] over the cells."""
+        return self.solid[cell_of(x, self.solid.shape).unbind(-1)]
 
 
 @torch.no_grad()

@@ -84,7 +84,7 @@ class Stage:
 
     @torch.no_grad()
     def leaving(self, rays: Transfer, which: Tensor, inside: Interior) -> Tensor:
-        """(N, J, ORDERS, C): what leaves the interior along rays (N) that know their `places`, under each of the lights (N, J).
+        """(N, J, ORDERS, C): what leaves the interior along rays (N) that know their `places`, under each of the lights (N, J), −1: none.
 
         Small lights have tint 1, so that C is 1; but it is 3 where there are maps.
         """
@@ -92,7 +92,7 @@ class Stage:
         middle = (inside.aabb[:3] + inside.aabb[3:]) / 2
         channels = 1 if bool(self.is_small.all()) else 3
         leaving = rays.point.new_zeros(*which.shape, ORDERS, channels)
-        for i in which.unique().tolist():
+        for i in which[which >= 0].unique().tolist():
             entering = inside.entering(Illumination.of(_white(self.lights[i], middle)).to(middle.device))
             volume = inside.volume(inside.fluence(entering[:, :channels]).flatten(1))
             ray, slot = (which == i).nonzero(as_tuple=True)

@@ -34,7 +34,9 @@ _DARK = 1e-3  # what counts as dark there
 _BRIGHT = 2.5  # and as a highlight, which scattering is not to explain
 _LOOKED_AT = 4096  # pixels to find soft lights by
 _AROUND = 0.25  # of the rays pass beside the object
-_TRIED = 2048  # pixels to find the extinction by
+_WHOLE = 0.99  # coverage
+_TRIED = 4096  # pixels to find the extinction by
+_LIT = 16  # and lights
 _COARSE = 800  # cells in which that is done
 _EXTINCTIONS = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0)  # that are tried, per extent of the object
 
@@ -61,6 +63,8 @@ class RelightingTraining(TensorfTraining):
         images = scene.train.images
         near = rows_near_silhouettes(images, max(3, int(images.width.max()) // 16))
         self.beside = near[images.data[near, 3] == 0]
+        # A ray is a point of a pixel: of pixels that are covered in part it says nothing.
+        self.whole = (self.photographs.covered(torch.arange(len(self.photographs.view), device=near.device)) > _WHOLE).nonzero()[:, 0]
         if field is None:
             self.begin_with_soft_lights()
         self.visible: Tensor | None = None
@@ -131,6 +135,8 @@ class RelightingTraining(TensorfTraining):
         rows = torch.randint(len(p.view), (min(_TRIED, len(p.view)),), generator=self.generator, device=p.device)
         found = field.transfer(*self.rays(p.view[rows], p.pixel[rows]), around=False)
         slots = p.slots[p.view[rows]]
+        some = torch.randperm(len(p.lights), generator=self.generator, device=p.device)[:_LIT]
+        slots = torch.where(torch.isin(slots, some), slots, -1)
         solid = Interior.of(field, 1.0, _COARSE)
         if solid is None:
             return
@@ -140,8 +146,8 @@ class RelightingTraining(TensorfTraining):
 
         def fit(log_extinction: float) -> tuple[float, float, Tensor]:
             inside = solid.with_extinction(math.exp(log_extinction))
-            found.places, found.ends, found.uniform = field.look_inside(found.point, -found.view, inside)
-            leaving = self.stage.leaving(found, slots.clamp(min=0), inside) * self.tinted(slots)
+            found.places, found.ends = inside.places_along(*field.before(found, inside))
+            leaving = self.stage.leaving(found, slots, inside) * self.tinted(slots)
             error, gains = _mixture(self.unit * leaving[known], truth[known])
             return error, log_extinction, gains
 
@@ -168,8 +174,7 @@ class RelightingTraining(TensorfTraining):
             found = self.field.transfer(*self.rays(p.view[rows], p.pixel[rows]), around=False)
             slots = p.slots[p.view[rows]]
             if inside is not None:
-                found.places, found.ends, found.uniform = self.field.look_inside(found.point, -found.view, inside)
-                rays.append(found)
+                rays.append(self.field.look_inside(found, inside))
             towards, irradiance = self.stage.arriving(found.point, slots.clamp(min=0))
             matters = (slots >= 0) & (irradiance > 0).any(-1)
             ray, slot = matters.nonzero(as_tuple=True)
@@ -179,7 +184,7 @@ class RelightingTraining(TensorfTraining):
         if inside is not None:
             every = Transfer.cat(rays)
             self.uniform = every.uniform
-            self.leaving = self.stage.leaving(every, p.slots[p.view].clamp(min=0), inside).half()
+            self.leaving = self.stage.leaving(every, p.slots[p.view], inside).half()
 
     # ------------------------------------------------------------------------------------ one iteration
 
@@ -218,7 +223,8 @@ class RelightingTraining(TensorfTraining):
         """Rows of the covered pixels; and views and pixels of rays that pass beside the object."""
         p, store = self.photographs, self.photographs.coverage
         count = round(_AROUND * self.config.rays)
-        rows = torch.randint(len(p.view), (self.config.rays - count,), generator=self.generator, device=p.device)
+        some = torch.randint(len(self.whole), (self.config.rays - count,), generator=self.generator, device=p.device)
+        rows = self.whole[some]
         some = torch.randint(len(self.beside), (count,), generator=self.generator, device=p.device)
         index, x, y = store.locate(self.beside[some])
         return rows, (index, y * store.width[index] + x)
