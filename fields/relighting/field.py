@@ -34,6 +34,7 @@ from fields.tensors.colour import spherical_harmonics
 
 _NARROWEST = 0.04  # α of the lobe: below it a map would have to be sharper than the ladder of blurred ones is
 _BEHIND = 0.15  # how much a soft light behind a surface counts at first, one in front being 1
+_AROUND = [[0.5, 0.5, 0.5], [0.5, -0.5, -0.5], [-0.5, 0.5, -0.5], [-0.5, -0.5, 0.5]]  # knots, to find a slope
 _CLEAR = 2.0  # knots that a ray to a light starts above the surface, which is that thick
 
 
@@ -270,8 +271,10 @@ class TransferField(TensoRF):
 
     @torch.no_grad()
     def outward(self, x: Tensor) -> Tensor:
-        _, slope = self.density_grid(x, "sum", jacobian=True)
-        return normalize(-slope / (self.aabb[3:] - self.aabb[:3]), dim=-1)
+        """As of every field, but the mean around each position: interpolation between knots has kinks at every one of them."""
+        apart = x.new_tensor(_AROUND) * (self.knot * 2 / (self.aabb[3:] - self.aabb[:3]))
+        _, slope = self.density_grid((x + apart[:, None]).clamp(-1, 1).view(-1, 3), "sum", jacobian=True)
+        return normalize(-slope.view(len(apart), -1, 3).sum(0) / (self.aabb[3:] - self.aabb[:3]), dim=-1)
 
     def features(self, x: Tensor) -> Tensor:
         return self.decoder.features(self.appearance_grid(x))

@@ -62,7 +62,8 @@ class RelightingTraining(TensorfTraining):
         self.means_only = True
         images = scene.train.images
         near = rows_near_silhouettes(images, max(3, int(images.width.max()) // 16))
-        self.beside = near[images.data[near, 3] == 0]
+        covered = images.data[near, 3]
+        self.beside = near[covered < 255 * _WHOLE]
         # A ray is a point of a pixel: of pixels that are covered in part it says nothing.
         self.whole = (self.photographs.covered(torch.arange(len(self.photographs.view), device=near.device)) > _WHOLE).nonzero()[:, 0]
         if field is None:
@@ -200,7 +201,8 @@ class RelightingTraining(TensorfTraining):
         known = truth.isfinite() & (slots >= 0)[..., None]
         slots, truth = slots.clamp(min=0), self.unit * truth.nan_to_num()
         radiance = self.stage.scattered(inside, slots)
-        loss = self.penalty() + self.shape_loss(found, torch.cat([p.covered(rows), torch.zeros_like(beside[0])]))
+        covered = p.coverage.data[p.coverage.offsets[beside[0]] + beside[1], 0].float() / 255
+        loss = self.penalty() + self.shape_loss(found, torch.cat([p.covered(rows), covered]))
         if self.visible is None:
             truth = truth.clamp(max=_BRIGHT)
         else:
@@ -266,8 +268,10 @@ class RelightingTraining(TensorfTraining):
     def shape_loss(self, found: Transfer, coverage: Tensor) -> Tensor:
         """What holds for any light: the mask, solidity inside it, and normals that belong to the shape and are seen."""
         c = self.config
-        opacity = found.opacity.clamp(1e-4, 1 - 1e-4)
-        loss = c.mask * binary_cross_entropy(opacity, coverage) + c.compact * found.apart.mean()  # type: ignore[union-attr]
+        opacity = found.opacity.clamp(1e-6, 1 - 1e-6)
+        # The outline passes where half of a pixel is covered.
+        covered, sure = (coverage > 0.5).float(), (2 * coverage - 1).abs()
+        loss = c.mask * binary_cross_entropy(opacity, covered, sure) + c.compact * found.apart.mean()  # type: ignore[union-attr]
         if not self.means_only:
             entropy = -(opacity * opacity.log() + (1 - opacity) * (1 - opacity).log())
             loss = loss + c.opaque * (entropy * (coverage > 0.999)).mean()
