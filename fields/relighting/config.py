@@ -37,6 +37,8 @@ class RelightingConfig(Schedule):
     """Whether it also reflects diffusely, with marched shadows: for opaque objects."""
     interior: bool = True
     """Whether light is also followed through the inside of the shape, as a medium; else all scattering is learned."""
+    cells: int = 3000
+    """Of it, for light that is scattered often: each gives to every other."""
     density_shift: float = -10.0
     """σ = softplus(f + shift): starts the field nearly empty."""
     distance_scale: float = 25.0
@@ -86,13 +88,13 @@ class RelightingConfig(Schedule):
     """Weight of how the slope differs from that a knot away."""
     tv_appearance: float = 0.005
     """Weight of the total variation of the appearance factors."""
-    mask: float = 0.1
+    mask: float = 0.2
     """Weight of the cross-entropy of opacity and mask."""
     opaque: float = 1e-3
     """Weight of the entropy of opacity inside the mask."""
     compact: float = 1e-2
     """Weight of how far the samples of a ray lie apart, in knots: a surface is thin."""
-    tie: float = 1e-2
+    tie: float = 0.1
     """Weight that holds normals to the slope of the density."""
     facing: float = 1e-2
     """Weight of normals that face away from the eye."""
@@ -101,7 +103,7 @@ class RelightingConfig(Schedule):
 
     def __post_init__(self) -> None:
         positive = ("density_rank", "appearance_rank", "feature_dim", "hidden", "rank", "lobes", "sharpness", "iterations",
-                    "rays", "lights", "step_ratio", "visibility_every")  # fmt: skip
+                    "rays", "lights", "step_ratio", "visibility_every", "cells", "steepness")  # fmt: skip
         for name in positive:
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be positive.")

@@ -101,7 +101,8 @@ class TransferHead(nn.Module):
             for layer in network:
                 if isinstance(layer, nn.Linear):
                     layer.reset_parameters()
-        self.place[-1].bias.copy_(torch.tensor([0.0] * 3 + [-0.5] + [-3.0] * 4 + [-3.0, -4.0, 0.0] * 3))
+        last: Any = self.place[-1]
+        last.bias.copy_(torch.tensor([0.0] * 3 + [-0.5] + [-3.0] * 4 + [-3.0, -4.0, 0.0] * 3))
 
     def forward(self, features: Tensor, view: Tensor, outward: Tensor, soft_lights: Tensor) -> Looks:
         """
@@ -143,6 +144,7 @@ class TransferField(TensoRF):
         rank, lobes, sharpness: of the light's basis, see `fields.relighting.basis.LightBasis`.
         feature_dim, hidden: see `TransferHead`.
         reflect, diffuse: whether the surface does, beside the scattering.
+        cells: about so many of the interior.
         exposure: what linear radiance is multiplied by to be looked at.
         grid: the rest of the arguments of `fields.tensorf.field.TensoRF`.
     """
@@ -153,7 +155,7 @@ class TransferField(TensoRF):
 
     def __init__(
         self, *, rank: int = 24, lobes: int = 64, sharpness: float = 8.0, feature_dim: int = 27, hidden: int = 128,
-        reflect: bool = True, diffuse: bool = False, exposure: float = 1.0, **grid: Any,
+        reflect: bool = True, diffuse: bool = False, cells: int = 3000, exposure: float = 1.0, **grid: Any,
     ) -> None:  # fmt: skip
         super().__init__(decoder="rgb", **grid)
         self.arguments = {
@@ -161,14 +163,14 @@ class TransferField(TensoRF):
         }
         self.arguments |= {
             "rank": rank, "lobes": lobes, "sharpness": sharpness, "feature_dim": feature_dim, "hidden": hidden,
-            "reflect": reflect, "diffuse": diffuse, "exposure": exposure,
+            "reflect": reflect, "diffuse": diffuse, "cells": cells, "exposure": exposure,
         }  # fmt: skip
         self.decoder = TransferHead(self.appearance_grid.channels, feature_dim, hidden, rank)
         self.decoder.reflects, self.decoder.diffuses = reflect, diffuse
         self.basis = LightBasis(rank, lobes, sharpness)
         self.register_buffer("extinction", torch.zeros(()))
         self._interior: tuple[Any, Interior | None] = (None, None)
-        self.exposure = exposure
+        self.cells, self.exposure = cells, exposure
         self.illumination = Illumination.of(Environment.constant((1.0, 1.0, 1.0)))
         self.tonemap: Tonemap = "srgb"
         self.shown: Sequence[str] = Parts._fields
@@ -233,7 +235,7 @@ class TransferField(TensoRF):
         state = [(id(v), -1 if v.is_inference() else v._version) for v in tensors]
         if self._interior[0] != state:
             extinction = float(self.extinction)
-            self._interior = state, Interior.of(self, extinction) if extinction > 0 else None
+            self._interior = state, Interior.of(self, extinction, self.cells) if extinction > 0 else None
         return self._interior[1]
 
     @torch.no_grad()

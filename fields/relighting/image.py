@@ -17,7 +17,8 @@ from fields.relighting.transfer import Illumination, Parts, Transfer
 _CHUNK = 16_384  # rays at once
 _THIN = 1 / 512  # opacity below which a pixel is empty: less than half a step of 8 bits
 _FINER = 4  # rays across a pixel at an edge
-_STEP = 4.0  # knots of depth between neighbours that are an edge
+_CHANGE = 0.1  # of opacity
+_STEP = 4.0  # knots, or widths of a pixel, of depth between neighbours that are an edge
 
 
 @dataclass
@@ -50,7 +51,9 @@ class TransferImage:
             part = field.transfer(origins.view(-1, 3)[some], directions.view(-1, 3)[some])
             opacity[some], depth[some] = part.opacity, part.depth
             middles.append(_shown(part, some))
-        edges = _edges(opacity.view(height, width), depth.view(height, width), _STEP * field.knot)
+        angle = (directions[height // 2, width // 2] - directions[height // 2, width // 2 - 1]).norm()
+        step = _STEP * torch.maximum(angle * depth, angle.new_tensor(field.knot))
+        edges = _edges(opacity.view(height, width), depth.view(height, width), step)
         whole = [(part.map(lambda v, rows=~edges[pixels]: v[rows]), pixels[~edges[pixels]]) for part, pixels in middles]  # type: ignore[misc]
         on_edges = edges.nonzero()[:, 0]
         finer = []
@@ -104,9 +107,8 @@ def _shown(part: Transfer, pixels: Tensor) -> tuple[Transfer, Tensor]:
     return part.map(lambda values: values[shown]), pixels[shown]
 
 
-def _edges(opacity: Tensor, depth: Tensor, step: float) -> Tensor:
-    """(H·W,) bool: whether opacity or depth (H, W) change from a pixel to its neighbours; depth by more than `step`."""
-    known = torch.stack([opacity, torch.where(opacity > 0.5, depth / opacity.clamp(min=0.5), torch.nan).nan_to_num(0.0)])
-    spread = (max_pool2d(known[None], 3, 1, 1) + max_pool2d(-known[None], 3, 1, 1))[0]
-    inside = opacity > 0.5
-    return ((spread[0] > 0.1) | (inside & (spread[1] > step))).flatten()
+def _edges(opacity: Tensor, depth: Tensor, step: Tensor) -> Tensor:
+    """(H·W,) bool: whether opacity or depth (H, W) change from a pixel to its neighbours; depth by more than `step` (H·W,)."""
+    known = torch.stack([opacity, depth])[None]
+    opaque, deep = (max_pool2d(known, 3, 1, 1) + max_pool2d(-known, 3, 1, 1))[0].flatten(1)
+    return (opaque > _CHANGE) | ((deep > step))

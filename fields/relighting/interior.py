@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -44,8 +44,7 @@ SKY = 128
 PLACES = 8
 """Along a ray, at which light that leaves is asked for."""
 
-_CELLS = 3000  # in which scattered light is worked out: every one gives to every other
-_AROUND = 32  # directions to learn what a uniform sky does
+_BALL = (3 / (4 * math.pi)) ** (1 / 3)  # radius of a ball as large as a cube of edge 1
 _RAYS = 2**18  # marched at once
 _FILLED = 0.05  # of a cell, for it to count
 
@@ -71,18 +70,18 @@ class Interior:
         self.places = low + spacing * torch.stack(self.cells, -1)
         """(F, 3) and where they are."""
         # A ray is sampled where a cell between knots may have something in it.
-        near = max_pool3d((solid > 0)[None, None].float(), 3, 1, 1)[0, 0] > 0
+        self._occupied = max_pool3d((solid > 0)[None, None].float(), 3, 1, 1)[0, 0] > 0
         self._clearance = ClearanceCache()
-        self._occupied = near
         self._way_to = functools.lru_cache(64)(self._arrival)
 
     @staticmethod
     @torch.no_grad()
-    def of(field: TransferField, extinction: float, cells: int = _CELLS) -> Interior | None:
+    def of(field: TransferField, extinction: float, cells: int) -> Interior | None:
         """From the shape of a field; None if it has none.
 
         Args:
-            cells: about so many for scattered light; there are eight times as many for light that has not been.
+            cells: about so many for scattered light, of which each gives to every other; there are eight times as many for light
+                that comes straight in.
         """
         box = field.aabb.view(2, 3)
         volume = float((box[1] - box[0]).prod())
@@ -147,21 +146,20 @@ class Interior:
         gathered = spread @ coarse
         orders = [entering]
         for albedo, factors in zip(ALBEDOS, lost, strict=True):
-            orders.append(self._unpool(torch.linalg.lu_solve(*factors, albedo * gathered)))
+            orders.append(self._unpool(torch.linalg.lu_solve(*factors, albedo * gathered).clamp(min=0)))
         return torch.stack(orders, 1)
 
     @functools.cached_property
     def _exchange(self) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
         """Factors of 1 − ω K for every albedo, and K (N, N): how much of the fluence of each coarse cell gets to each other one."""
-        fraction = self._fraction[self._coarse]
+        fraction = self._fraction[self._coarse.unbind(-1)]
         edge, sigma = 2 * self.spacing, self.extinction
-        places = edge * torch.stack(self._coarse, -1)
+        places = edge * self._coarse
         distance = torch.cdist(places, places).clamp(min=edge / 2)
-        spread = sigma * edge**3 * fraction * torch.exp(-sigma * distance) / (4 * math.pi * distance.square())
-        radius = (3 / (4 * math.pi) * fraction) ** (1 / 3) * edge  # of a ball like the cell, seen from its middle
-        spread.diagonal().copy_(-torch.expm1(-sigma * radius))
-        spread = spread / spread.sum(1, keepdim=True).clamp(min=1)  # coarse cells could give more than they get
-        one = torch.eye(len(spread), device=spread.device)
+        spread = _between_middles(sigma * edge, sigma * distance) * fraction
+        spread.diagonal().copy_(-torch.expm1(-_BALL * sigma * edge * fraction ** (1 / 3)))
+        spread = spread / spread.sum(1, keepdim=True).clamp(min=1)  # to rounding no cell gets more than there is
+        one = torch.eye(len(spread), device=spread.device, dtype=spread.dtype)
         return [torch.linalg.lu_factor(one - albedo * spread) for albedo in ALBEDOS], spread
 
     @functools.cached_property
@@ -169,32 +167,32 @@ class Interior:
         return avg_pool3d(self.solid[None, None], 2)[0, 0]
 
     @functools.cached_property
-    def _coarse(self) -> tuple[Tensor, ...]:
-        return (self._fraction > _FILLED).nonzero(as_tuple=True)
+    def _coarse(self) -> Tensor:
+        return (self._fraction > _FILLED).nonzero()
 
     def _pool(self, values: Tensor) -> Tensor:
         """(F, C) to the means (N, C) of coarse cells."""
         dense = values.new_zeros(*self.solid.shape, values.shape[1])
         dense[self.cells] = self.filled[:, None] * values
-        pooled = avg_pool3d(dense.permute(3, 0, 1, 2)[:, None], 2)[:, 0]
-        return (pooled[:, *self._coarse] / self._fraction[self._coarse]).T
+        pooled = avg_pool3d(dense.permute(3, 0, 1, 2)[:, None], 2)[:, 0].permute(1, 2, 3, 0)
+        x, y, z = self._coarse.unbind(-1)
+        return pooled[x, y, z] / self._fraction[x, y, z, None]
 
     def _unpool(self, values: Tensor) -> Tensor:
         """(N, C) to (F, C): interpolated between coarse cells, of which only filled ones say anything."""
         dense = values.new_zeros(*self._fraction.shape, values.shape[1] + 1)
-        weight = self._fraction[self._coarse][:, None]
-        dense[self._coarse] = torch.cat([weight * values, weight], -1)
+        x, y, z = self._coarse.unbind(-1)
+        weight = self._fraction[x, y, z, None]
+        dense[x, y, z] = torch.cat([weight * values, weight], -1)
         edge = 2 * self.spacing
         low = self.aabb[:3] + self.spacing / 2
         size = edge * torch.tensor([n - 1 for n in self._fraction.shape], device=low.device)
-        found = dense_sample((self.places - low) * (2 / size) - 1, dense)
-        return found[:, :-1] / found[:, -1:].clamp(min=1e-4)
+        return _of_filled(dense_sample((self.places - low) * (2 / size) - 1, dense))
 
     @functools.cached_property
     def uniform(self) -> Tensor:
         """(Nx, Ny, Nz, ORDERS + 1) volume of the fluence under a sky of radiance 1."""
-        sky = torch.exp(-self.extinction * self.ways(fibonacci_sphere(_AROUND).to(self.places)))
-        return self.volume(self.fluence(4 * math.pi * sky.mean(1, keepdim=True))[..., 0])
+        return self.volume(self.fluence(4 * math.pi * self.sky.mean(1, keepdim=True))[..., 0])
 
     # ------------------------------------------------------------------------------------ and leaves
 
@@ -206,8 +204,7 @@ class Interior:
 
     def look(self, points: Tensor, volume: Tensor) -> Tensor:
         """(N, C) at points (N, 3): interpolated between knots, of which only filled ones say anything."""
-        found = dense_sample((points - self.aabb[:3]) * (2 / (self.aabb[3:] - self.aabb[:3])) - 1, volume)
-        return found[:, :-1] / found[:, -1:].clamp(min=1e-4)
+        return _of_filled(dense_sample((points - self.aabb[:3]) * (2 / (self.aabb[3:] - self.aabb[:3])) - 1, volume))
 
     @torch.no_grad()
     def places_along(self, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
@@ -256,14 +253,34 @@ class Interior:
         return self.solid[cell_of(x, self.solid.shape).unbind(-1)]
 
 
+def _between_middles(edge: float, distance: Tensor) -> Tensor:
+    """What part of the fluence of a cube comes from one at a distance, in mean free paths: as between their middles, but so that
+    all cubes of endless space together give what they should."""
+
+    def between(distance: Tensor) -> Tensor:
+        return edge**3 * torch.exp(-distance) / (4 * math.pi * distance.square())
+
+    far = min(max(math.ceil(6 / edge), 2), 40)  # cubes
+    at = edge * torch.arange(-far, far + 1, dtype=torch.float64)
+    lattice = torch.stack(torch.meshgrid(at, at, at, indexing="ij"), -1).norm(dim=-1)
+    lattice = lattice[(lattice > 0) & (lattice <= far * edge)]
+    wanted = math.exp(-_BALL * edge) - math.exp(-far * edge)
+    return between(distance) * (wanted / float(between(lattice).sum()))
+
+
+def _of_filled(found: Any) -> Tensor:
+    """Values (N, C + 1) that were weighted, the weight last."""
+    return found[:, :-1] / found[:, -1:].clamp(min=1e-4)
+
+
 @torch.no_grad()
 def _solid(field: TransferField, low: Tensor, spacing: float) -> Tensor:
     """(Nx, Ny, Nz) in [0, 1] from `low` on: what a ray does not get through; and what that encloses."""
     size = field.aabb[3:] - field.aabb[:3]
     counts = [2 * math.ceil((float(v) / spacing + 1) / 2) for v in size]
-    axes = [low[a] + spacing * torch.arange(n, device=low.device) for a, n in enumerate(counts)]
+    axes = [low[a] + spacing * torch.arange(n, device=low.device, dtype=low.dtype) for a, n in enumerate(counts)]
     points = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).view(-1, 3)
-    solid = torch.zeros(len(points), device=low.device)
+    solid = low.new_zeros(len(points))
     x = field.normalise(points)
     cell = cell_of(x, field.occupied.shape).unbind(-1)
     there = ((x.abs() <= 1).all(-1) & field.occupied[cell]).nonzero()[:, 0]

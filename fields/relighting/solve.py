@@ -12,9 +12,11 @@ from fields.relighting import brdf
 from fields.relighting.basis import fibonacci_sphere
 from fields.relighting.environment import Environment
 from fields.relighting.image import TransferImage
-from fields.relighting.transfer import SKY, Transfer
+from fields.relighting.interior import ORDERS, SKY
+from fields.relighting.transfer import Transfer
 
 _SOLID = 0.5  # of opacity: what counts as the object
+_AT_ONCE = 16  # lobes
 _RIDGE = 1e-3  # of the mean of the diagonal: holds what the photograph does not decide close to no light
 
 
@@ -32,11 +34,19 @@ def responses(rays: Transfer, image: TransferImage) -> Tensor:
     # A light that is lobe k has of lobe j what the two have in common.
     common = overlap(basis.axes, torch.tensor(basis.sharpness), basis.axes, basis.sharpness)
     response = torch.einsum("prc,rk->pkc", rays.scatter, matrix @ common) + seen[..., None] * reflectance[:, None]
+    sky, wide = fibonacci_sphere(SKY).to(rays.point), torch.tensor(SKY / 4)
+    spots = overlap(sky, wide, basis.axes, basis.sharpness) / overlap_with_all(wide) * (4 * math.pi / SKY)
     if rays.sky is not None:
-        sky, wide = fibonacci_sphere(SKY).to(rays.point), torch.tensor(SKY / 4)
-        radiance = overlap(sky, wide, basis.axes, basis.sharpness) / overlap_with_all(wide)
-        white = (rays.sky * rays.cosine(sky[None])) @ radiance * (4 * math.pi / SKY)
+        white = (rays.sky * rays.cosine(sky[None])) @ spots
         response = response + white[..., None] * rays.diffuse[:, None]
+    if (inside := image.field.inside()) is not None and rays.places is not None and rays.uniform is not None:
+        parts = []
+        for some in spots.split(_AT_ONCE, 1):
+            fluence = inside.fluence(inside.sky @ some)
+            leaving = inside.leaving(rays.places, rays.ends, inside.volume(fluence.flatten(1)))  # type: ignore[arg-type]
+            leaving = leaving.view(len(leaving), ORDERS, -1, 1).transpose(1, 2)
+            parts.append(rays.through(leaving, rays.uniform))
+        response = response + torch.cat(parts, 1)
     return rays.opacity[:, None, None] * response
 
 
@@ -58,7 +68,7 @@ def solve(image: TransferImage, photograph: Tensor) -> Environment:
             "Give one from the same camera, or --size."
         )
     truth = photograph.view(-1, 3)[image.pixels]
-    known = truth.isfinite().all(-1) & (image.rays.opacity > _SOLID)
+    known = truth.isfinite().all(-1) & (image.rays.opacity > _SOLID) & (image.weights == 1)
     if not known.any():
         raise DataError("The photograph shows nothing where the object is.")
     shown, truth = responses(image.rays, image)[known].double(), truth[known].double()

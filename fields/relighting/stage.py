@@ -20,11 +20,12 @@ class Stage:
     Args:
         lights: of any kind.
         basis: what they are measured in.
-        device: where to keep them.
+        middle: (3,) of the object, on the device to keep them on.
     """
 
-    def __init__(self, lights: Sequence[Light], basis: LightBasis, device: torch.device) -> None:
-        self.basis, self.lights = basis, lights
+    def __init__(self, lights: Sequence[Light], basis: LightBasis, middle: Tensor) -> None:
+        self.basis, self.lights, self.middle = basis, lights, middle
+        device = middle.device
         strengths = []
         for light in lights:
             if light.kind == "point":
@@ -39,6 +40,9 @@ class Stage:
         """(L, 3): where a point light is, or the direction of another."""
         self.rgb = torch.tensor([light.rgb for light in lights], device=device)
         self.any_point = bool(self.is_point.any())
+        irradiance = self.arriving(middle[None], torch.arange(len(lights), device=device)[None])[1][0]
+        self.tint = torch.where(self.is_small[:, None], irradiance, 1.0)
+        """(L, 3): irradiances of small lights in the middle; of others, 1."""
 
     def arriving(self, point: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
         """Unit directions (N, J, 3) from points (N, 3) to small lights (N, J), and their irradiances (N, J, 3): of others, zero."""
@@ -76,24 +80,17 @@ class Stage:
 
     # ------------------------------------------------------------------------------------ through the interior
 
-    def tints(self, middle: Tensor) -> Tensor:
-        """(L, 3): irradiances of small lights at one point (3,); of others, 1."""
-        which = torch.arange(len(self.place), device=middle.device)[None]
-        _, irradiance = self.arriving(middle[None], which)
-        return torch.where(self.is_small[:, None], irradiance[0], 1.0)
-
     @torch.no_grad()
     def leaving(self, rays: Transfer, which: Tensor, inside: Interior) -> Tensor:
         """(N, J, ORDERS, C): what leaves the interior along rays (N) that know their `places`, under each of the lights (N, J), −1: none.
 
-        Small lights have tint 1, so that C is 1; but it is 3 where there are maps.
+        To be multiplied by their `tint`: so small lights are white, and C is 1; but it is 3 where there are maps.
         """
         assert rays.places is not None and rays.ends is not None
-        middle = (inside.aabb[:3] + inside.aabb[3:]) / 2
         channels = 1 if bool(self.is_small.all()) else 3
         leaving = rays.point.new_zeros(*which.shape, ORDERS, channels)
         for i in which[which >= 0].unique().tolist():
-            entering = inside.entering(Illumination.of(_white(self.lights[i], middle)).to(middle.device))
+            entering = inside.entering(Illumination.of(_white(self.lights[i], self.middle)).to(self.middle.device))
             volume = inside.volume(inside.fluence(entering[:, :channels]).flatten(1))
             ray, slot = (which == i).nonzero(as_tuple=True)
             seen = inside.leaving(rays.places[ray], rays.ends[ray], volume)

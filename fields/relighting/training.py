@@ -56,7 +56,7 @@ class RelightingTraining(TensorfTraining):
             )
         self.photographs = scene.photographs
         super().__init__(config, scene, seed, field)  # type: ignore[arg-type]
-        self.stage = Stage(self.photographs.lights, self.field.basis, scene.aabb.device)
+        self.stage = Stage(self.photographs.lights, self.field.basis, scene.aabb.mean(0))
         radiance = self.photographs.radiance
         self.unit = _MEDIAN / float(radiance[radiance > 0].float().median())
         self.means_only = True
@@ -73,16 +73,14 @@ class RelightingTraining(TensorfTraining):
         self.leaving: Tensor | None = None
         """(M, J, ORDERS, C) half, and (M, ORDERS): what of each light leaves the interior at each pixel, and of a uniform one."""
         self.uniform: Tensor | None = None
-        box = self.field.aabb.view(2, 3)
-        self.tints = self.stage.tints((box[0] + box[1]) / 2)
-        finest = (float((box[1] - box[0]).prod()) / config.voxels[1]) ** (1 / 3)
+        finest = (float((self.field.aabb[3:] - self.field.aabb[:3]).prod()) / config.voxels[1]) ** (1 / 3)
         self.shape = LevelSet(self.field, config.steepness, finest)
         if field is None and config.carve and scene.alpha:
             self.shape.fill(self.field.occupied, self.generator)
 
     def field_arguments(self) -> dict[str, Any]:
         names = ("layout", "density_rank", "appearance_rank", "feature_dim", "hidden", "rank", "lobes", "sharpness", "reflect",
-                 "diffuse", "density_shift", "distance_scale", "step_ratio", "shading_threshold")  # fmt: skip
+                 "diffuse", "density_shift", "distance_scale", "step_ratio", "shading_threshold", "cells")  # fmt: skip
         return {name: getattr(self.config, name) for name in names} | {"exposure": self.scene.exposure}
 
     def _new_optimisers(self) -> None:
@@ -163,7 +161,7 @@ class RelightingTraining(TensorfTraining):
 
     def tinted(self, slots: Tensor) -> Tensor:
         """(…, 1, 3): what `leaving` is multiplied by, of lights (…)."""
-        return self.tints[slots.clamp(min=0)][..., None, :]
+        return self.stage.tint[slots.clamp(min=0)][..., None, :]
 
     @torch.no_grad()
     def look_for_lights(self) -> None:
@@ -294,7 +292,11 @@ class RelightingTraining(TensorfTraining):
     def state(self) -> tuple[dict[str, Tensor], dict]:
         tensors, plain = super().state()
         more = {"visible": self.visible, "leaving": self.leaving, "uniform": self.uniform}
-        return tensors | {k: v for k, v in more.items() if v is not None}, plain
+        return tensors | {k: v for k, v in more.items() if v is not None}, plain | {"slope": self.shape.slope}
+
+    def recall(self, plain: dict) -> None:
+        super().recall(plain)
+        self.shape.slope = plain["slope"]
 
     @classmethod
     def resume(cls, config: Any, scene: Scene, tensors: dict[str, Tensor], plain: dict):
