@@ -4,10 +4,11 @@ Zhu, Saito, Bozic, Aliaga, Darrell, Lassner: Neural Relighting with Subsurface S
 arXiv 2306.09322, 2023, asks a field how transfer grows along a ray: its contribution is transmittance × density × transfer, and the
 first two do not depend on the light. Ours keeps that, and makes the answer linear in the light by construction: transfer is a sum
 
-    T = T_scatter + T_reflect + T_direct
+    T = T_inside + T_scatter + T_reflect + T_direct
 
-of what goes through the object or between its surfaces, as R non-negative responses to R soft lights (`fields.relighting.basis`);
-what its rough surface mirrors; and what its surface reflects diffusely. Light is only ever multiplied in (`fields.relighting.transfer`).
+of what leaves the object's interior, followed there as in a medium and mixed by learned gains (`fields.relighting.interior`); what
+goes through it or between its surfaces in other ways, as R non-negative responses to R soft lights (`fields.relighting.basis`); what its
+rough surface mirrors; and what that reflects diffusely. Light is only ever multiplied in (`fields.relighting.transfer`).
 """
 
 from __future__ import annotations

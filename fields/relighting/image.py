@@ -45,7 +45,10 @@ class TransferImage:
         origins, directions = (v.to(field.aabb.device) for v in cameras.image_rays(index))
         height, width = directions.shape[:2]
         every = torch.arange(height * width, device=directions.device)
-        opacity, depth = torch.zeros(height * width, device=every.device), torch.zeros(height * width, device=every.device)
+        opacity, depth = (
+            torch.zeros(height * width, device=every.device),
+            torch.zeros(height * width, device=every.device),
+        )
         middles = []
         for some in every.split(_CHUNK):
             part = field.transfer(origins.view(-1, 3)[some], directions.view(-1, 3)[some])
@@ -111,4 +114,4 @@ def _edges(opacity: Tensor, depth: Tensor, step: Tensor) -> Tensor:
     """(H·W,) bool: whether opacity or depth (H, W) change from a pixel to its neighbours; depth by more than `step` (H·W,)."""
     known = torch.stack([opacity, depth])[None]
     opaque, deep = (max_pool2d(known, 3, 1, 1) + max_pool2d(-known, 3, 1, 1))[0].flatten(1)
-    return (opaque > _CHANGE) | ((deep > step))
+    return (opaque > _CHANGE) | (deep > step)

@@ -65,7 +65,9 @@ class RelightingTraining(TensorfTraining):
         covered = images.data[near, 3]
         self.beside = near[covered < 255 * _WHOLE]
         # A ray is a point of a pixel: of pixels that are covered in part it says nothing.
-        self.whole = (self.photographs.covered(torch.arange(len(self.photographs.view), device=near.device)) > _WHOLE).nonzero()[:, 0]
+        self.whole = (
+            self.photographs.covered(torch.arange(len(self.photographs.view), device=near.device)) > _WHOLE
+        ).nonzero()[:, 0]
         if field is None:
             self.begin_with_soft_lights()
         self.visible: Tensor | None = None

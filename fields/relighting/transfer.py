@@ -22,6 +22,7 @@ from fields.relighting.lights import Light
 if TYPE_CHECKING:
     from fields.relighting.field import TransferField
 
+
 @dataclass(frozen=True)
 class Illumination:
     """All light there is: its sources add up."""

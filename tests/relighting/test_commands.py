@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -19,7 +20,7 @@ from fields.relighting.scene import load_scene
 from fields.relighting.sources import illumination
 from tests.commands import run
 
-SHORT = ["--iterations", 150, "--rays", 1024, "--device", "cpu"]
+SHORT = ["--iterations", 150, "--rays", 1024, "--cells", 500, "--device", "cpu"]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def test_going_on_gives_the_same_bits(trained, tmp_path):
     from fields.relighting.training import RelightingTraining
 
     scene = load_scene(shipped("assets") / "demo-relighting").with_views(4)
-    settings = method("relighting").configure("fast").scaled(24)
+    settings = replace(method("relighting").configure("fast").scaled(24), cells=500)
     straight = RelightingTraining(settings, scene, 3)
     for i in range(24):
         straight.step(i)

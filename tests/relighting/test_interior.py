@@ -33,7 +33,9 @@ def way_out(points: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
 
 def test_ways_through_a_ball_are_chords(ball):
     generator = torch.Generator().manual_seed(0)
-    points = normalize(torch.randn(500, 3, generator=generator), dim=-1) * 0.45 * torch.rand(500, 1, generator=generator)
+    points = (
+        normalize(torch.randn(500, 3, generator=generator), dim=-1) * 0.45 * torch.rand(500, 1, generator=generator)
+    )
     towards = normalize(torch.randn(500, 3, generator=generator), dim=-1)
     wanted = way_out(points, towards)
     error = ball.way(points, towards) - wanted
@@ -48,7 +50,7 @@ def test_what_leaves_is_what_walks_bring(ball, order):
     albedo = ALBEDOS[order]
     generator = torch.Generator().manual_seed(1)
     fluence = ball.fluence(ball.entering(Illumination.of(SUN))[:, :1])
-    volume = ball.volume((fluence[:, 0] + fluence[:, 1 + order]))
+    volume = ball.volume(fluence[:, 0] + fluence[:, 1 + order])
     eyes = torch.tensor([[0.0, 2.0, 0.3], [2.0, 0.0, 0.2], [0.1, -2.0, 0.0], [1.2, 1.2, 1.2]])
     directions = normalize(0.1 * torch.randn(4, 3, generator=generator) - eyes, dim=-1)
     places, ends = ball.places_along(eyes, directions)
@@ -97,7 +99,9 @@ def test_a_lamp_nearby_lights_its_own_side(ball):
 
 
 def test_a_training_starts_as_the_solid_its_silhouettes_allow():
-    field = TransferField(aabb=[-1.0] * 3 + [1.0] * 3, resolution=[40] * 3, near=0.0, far=10.0, density_rank=8, cells=300)
+    field = TransferField(
+        aabb=[-1.0] * 3 + [1.0] * 3, resolution=[40] * 3, near=0.0, far=10.0, density_rank=8, cells=300
+    )
     at = (torch.arange(40) + 0.5) / 20 - 1
     distance = torch.stack(torch.meshgrid(at, at, at, indexing="ij"), -1).norm(dim=-1)
     shape = LevelSet(field, 8.0, 2 / 39)

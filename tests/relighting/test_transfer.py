@@ -183,7 +183,7 @@ def test_a_wide_lamp_in_a_map_is_many_directions():
     view = TransferImage.of(some_field(extinction=5.0), CAMERA)
     axis, kappa = fibonacci_sphere(11)[4], 3.0
     lamp = Illumination.of(Environment.spherical_gaussians([(axis.tolist(), kappa, (1.0,) * 3)]))
-    directions = fibonacci_sphere(500)
+    directions = fibonacci_sphere(300)
     radiance = torch.exp(2.743 * (directions @ axis - 1))
     radiance = radiance * (2 * math.pi / kappa) / radiance.sum()
     lights = [
