@@ -77,7 +77,8 @@ def write_transforms(out: Path, cameras: Cameras, pictures: Iterable[Picture]) -
         if picture.group == TRAIN:
             frames["train"].append(json.dumps(frame))
         else:
-            frames["test"].append(json.dumps(frame | {"set": picture.group}))
+            frame |= {"normal_path": f"normals/c{picture.camera:02d}.exr", "set": picture.group}
+            frames["test"].append(json.dumps(frame))
     head = {"camera_angle_x": np.radians(FIELD_OF_VIEW), "w": cameras.pixels, "h": cameras.pixels, "color_space": "linear",
             "light_unit": "irradiance"}  # fmt: skip
     for split, lines in frames.items():

@@ -49,6 +49,22 @@ def read_linear(path: Path) -> Tensor:
     return torch.from_numpy(image)
 
 
+def read_vectors(path: Path) -> Tensor:
+    """(H, W, 3) float32 of the first channels of a .npy or .exr: any finite numbers, negative ones included.
+
+    Raises:
+        DataError: names the file and what to do, for anything wrong with it.
+    """
+    decode = {".exr": _exr, ".npy": _array}.get(path.suffix.lower())
+    if decode is None:
+        raise DataError(f"{path}: vectors are read from .npy and .exr.\nSave them as one of these.")
+    size_of(path)
+    image = _guarded(path, decode)
+    if image.ndim != 3 or image.shape[2] < 3 or not np.isfinite(image).all():
+        raise DataError(f"{path}: it does not hold three finite numbers for every pixel.\nSave it again, as (H, W, 3).")
+    return torch.from_numpy(np.ascontiguousarray(image[..., :3], np.float32))
+
+
 def size_of(path: Path) -> tuple[int, int]:
     """Width and height, pixels; nothing is decoded.
 

@@ -55,7 +55,8 @@ def score(radiance: Tensor, truth: Tensor, coverage: Tensor) -> tuple[dict[str, 
 
 def compare(field: TransferField, scene: LitScene, split: Split, i: int) -> tuple[dict, Tensor]:
     """Figures of the first photograph of camera i, and the picture."""
-    return next(_scores(field, photographs_of(scene, split), i))
+    photographs = photographs_of(scene, split)
+    return next(_scores(TransferImage.of(field, photographs.cameras, i), photographs, i))
 
 
 def evaluate(
@@ -67,12 +68,17 @@ def evaluate(
 ) -> Evaluation:
     """Relights every camera's view for each of its photographs and compares; writes the pictures to `folder` if given.
 
-    Results are means over the photographs of a group; "psnr" and "ssim" are those of the first one.
+    Results are means over the photographs of a group; "psnr" and "ssim" are those of the first one; "normals" are degrees, where true
+    normals are known.
     """
     photographs = photographs_of(scene, split)
     total, per_image, began = sum(map(len, photographs.names)), [], time.perf_counter()
+    apart = []
     for view in range(len(photographs)):
-        for figures, picture in _scores(field, photographs, view):
+        transfer = TransferImage.of(field, photographs.cameras, view)
+        if (truth := photographs.normals[view]) is not None:
+            apart.append(angles(transfer, truth))
+        for figures, picture in _scores(transfer, photographs, view):
             if folder is not None:
                 write_image(folder / f"{Path(figures['name']).stem}.png", picture)
             per_image.append(figures)
@@ -85,13 +91,21 @@ def evaluate(
         results |= {
             k if not results else f"{k} {group}": v for k, v in means.items() if not results or k in ("psnr", "ssim")
         }
+    if apart:
+        results["normals"] = float(torch.cat(apart).mean())
     return Evaluation(results | {"lpips": None}, per_image, (time.perf_counter() - began) / max(total, 1))
 
 
-def _scores(field: TransferField, photographs: Photographs, view: int) -> Iterator[tuple[dict, Tensor]]:
-    """Of each photograph from a camera: its transfer is found once."""
-    device = field.aabb.device
-    transfer = TransferImage.of(field, photographs.cameras, view)
+def angles(transfer: TransferImage, truth: Tensor) -> Tensor:
+    """(N,) degrees between normals and true ones (H, W, 3), at pixels that have both, edges left out."""
+    truth = truth.to(transfer.pixels.device).view(-1, 3)[transfer.pixels]
+    both = (transfer.weights == 1) & (transfer.rays.opacity > INSIDE) & (truth.norm(dim=-1) > 0.5)
+    return torch.rad2deg((transfer.rays.normal * truth).sum(-1).clamp(-1, 1).acos())[both]
+
+
+def _scores(transfer: TransferImage, photographs: Photographs, view: int) -> Iterator[tuple[dict, Tensor]]:
+    """Of each photograph from a camera, whose transfer is known."""
+    device = transfer.pixels.device
     for slot, (name, group) in enumerate(zip(photographs.names[view], photographs.groups[view], strict=True)):
         light = photographs.lights[int(photographs.slots[view, slot])]
         radiance = transfer.relight(Illumination.of(light).to(device))

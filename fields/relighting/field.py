@@ -75,8 +75,7 @@ class TransferHead(nn.Module):
         self.rank = rank
         self.features = nn.Linear(channels, feature_dim, bias=False)
         # Of the place alone: normal, width of the lobe, reflectance straight on and at grazing angles, and the shares.
-        last = nn.Linear(hidden, 3 + 1 + 3 + 1 + 9)
-        self.place = nn.Sequential(nn.Linear(feature_dim, hidden), nn.ReLU(), last)
+        self.place = nn.Sequential(nn.Linear(feature_dim, hidden), nn.ReLU(), nn.Linear(hidden, 3 + 1 + 3 + 1 + 9))
         # And of the eye: how what is scattered spreads over the soft lights, and how much of it comes out this way.
         self.scatter = nn.Sequential(
             nn.Linear(feature_dim + 18, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(),
@@ -90,20 +89,24 @@ class TransferHead(nn.Module):
         # Products of factors start small; networks like their inputs at one.
         nn.init.normal_(self.features.weight, std=2.0)
         with torch.no_grad():
-            # Begin with a rough, dark gloss, and with scattering alone.
-            last.bias.copy_(torch.tensor([0.0] * 3 + [-0.5] + [-3.0] * 4 + [0.0, -4.0, 0.0] * 3))
             self.gains[2].weight.mul_(0.1)  # type: ignore[operator]
+        self.begin((0.0, -4.0, 0.0))
 
     @torch.no_grad()
-    def begin_inside(self, gains: Tensor) -> None:
-        """From now on most light leaves from the interior, mixed by gains (ORDERS, 3); the rest has to be learned anew."""
-        self.log_gains.copy_(gains.clamp(min=1e-2 * float(gains.max())).log())
+    def begin(self, shares: Sequence[float]) -> None:
+        """Anew, with such shares of what is scattered, diffused and lost: logits."""
         for network in (self.place, self.scatter):
             for layer in network:
                 if isinstance(layer, nn.Linear):
                     layer.reset_parameters()
         last: Any = self.place[-1]
-        last.bias.copy_(torch.tensor([0.0] * 3 + [-0.5] + [-3.0] * 4 + [-3.0, -4.0, 0.0] * 3))
+        last.bias.copy_(torch.tensor([0.0] * 3 + [-0.5] + [-3.0] * 4 + [*shares] * 3))  # a rough, dark gloss
+
+    @torch.no_grad()
+    def begin_inside(self, gains: Tensor) -> None:
+        """From now on most light leaves from the interior, mixed by gains (ORDERS, 3); the rest has to be learned anew."""
+        self.log_gains.copy_(gains.clamp(min=1e-2 * float(gains.max())).log())
+        self.begin((-3.0, -4.0, 0.0))
 
     def forward(self, features: Tensor, view: Tensor, outward: Tensor, soft_lights: Tensor) -> Looks:
         """

@@ -20,7 +20,7 @@ from fields.data.frames import Capture, Frame
 from fields.data.images import ImageHeader, ImageStore
 from fields.data.scene import Scene, Split
 from fields.errors import DataError
-from fields.io.hdr import decode_srgb, encode_srgb, has_eight_bits, read_linear
+from fields.io.hdr import decode_srgb, encode_srgb, has_eight_bits, read_linear, read_vectors
 from fields.relighting.lights import Light
 
 _INTEGERS = (".png", ".jpg", ".jpeg")  # such pictures end at white, and their alpha is straight
@@ -36,6 +36,8 @@ class LitFrame:
     """What it is held out for; empty for training."""
     srgb: bool = False
     """Whether its numbers are sRGB-encoded."""
+    normals: Path | None = None
+    """True normals of its pixels, in the axes of the file's world, where they are known: to measure by."""
 
 
 @dataclass
@@ -61,6 +63,8 @@ class Photographs:
     """Of each camera's photographs."""
     groups: list[list[str]]
     """See `LitFrame`."""
+    normals: list[Tensor | None]
+    """(H, W, 3) of each camera where they are known: true normals, unit, scene axes; zero where there is no surface."""
     coverage: ImageStore
     """One channel of 8 bits: how much of each pixel the object covers."""
     view: Tensor
@@ -89,6 +93,7 @@ class Photographs:
         return replace(
             self, cameras=self.cameras[list(which)], slots=self.slots[list(which)],
             names=[self.names[i] for i in which], groups=[self.groups[i] for i in which],
+            normals=[self.normals[i] for i in which],
             coverage=self.coverage.select(list(which)), view=place[self.view[rows]], pixel=self.pixel[rows],
             radiance=self.radiance[rows],
         )  # fmt: skip
@@ -152,7 +157,8 @@ def assemble(lit: LitCapture) -> LitScene:
     test = [p for p in lit.photographs if p.group]
     if not train:
         raise DataError(f"{capture.path}: no photographs to train on among {len(lit.photographs)}.")
-    photographs, held_out = _photographs(train), _photographs(test, like=train)
+    axes = torch.from_numpy(capture.world_from_input)[:3, :3]
+    photographs, held_out = _photographs(train, axes), _photographs(test, axes, like=train)
     means, exposure = _mean_images(photographs)
     bounds = choose_bounds(
         photographs.cameras, images=means,
@@ -174,7 +180,7 @@ def assemble(lit: LitCapture) -> LitScene:
     )  # fmt: skip
 
 
-def _photographs(taken: list[LitFrame], like: Sequence[LitFrame] = ()) -> Photographs:
+def _photographs(taken: list[LitFrame], axes: Tensor, like: Sequence[LitFrame] = ()) -> Photographs:
     """Groups photographs by camera and reads them. Where there are none, the empty set, with cameras as those of `like`."""
     by_camera: dict[bytes, list[LitFrame]] = {}
     for one in taken:
@@ -205,11 +211,24 @@ def _photographs(taken: list[LitFrame], like: Sequence[LitFrame] = ()) -> Photog
         radiance.append(values)
     return Photographs(
         make_cameras(firsts, headers), list(place), slots, [[one.frame.name for one in g] for g in groups],
-        [[one.group for one in g] for g in groups], store,
+        [[one.group for one in g] for g in groups],
+        [_normals(g[0], axes, c) for g, (c, _) in zip(groups, views, strict=True)], store,
         torch.cat([torch.full_like(rows, v) for v, rows in enumerate(covered)]) if covered else torch.zeros(0, dtype=torch.long),
         torch.cat(covered) if covered else torch.zeros(0, dtype=torch.long),
         torch.cat(radiance) if radiance else torch.zeros(0, 1, 3, dtype=torch.float16),
     )  # fmt: skip
+
+
+def _normals(one: LitFrame, axes: Tensor, coverage: Tensor) -> Tensor | None:
+    if one.normals is None:
+        return None
+    normals = read_vectors(one.normals)
+    if normals.shape[:2] != coverage.shape:
+        raise DataError(
+            f"{one.normals}: {normals.shape[1]} × {normals.shape[0]} normals, but {one.frame.image.name} has {coverage.shape[1]} × "
+            f"{coverage.shape[0]} pixels."
+        )
+    return torch.nn.functional.normalize(normals @ axes.T.to(normals), dim=-1)
 
 
 def _camera_key(frame: Frame) -> bytes:

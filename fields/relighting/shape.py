@@ -7,17 +7,45 @@ for Learning Shapes, 2020): a ray ends within a knot or two, and normals are tho
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
+from fields.data.cameras import Cameras
 from fields.tensorf.field import TensoRF
 
 _FITTED = 300  # iterations
 _POINTS = 8192  # of each of them
 _LOOKED_AT = 2048  # places where the slope is held
+
+
+def inflated(coverage: Tensor, cameras: Cameras, box: Tensor, resolution: Sequence[int]) -> Tensor:
+    """(Nx, Ny, Nz) bool: the cells of a solid that one silhouette suggests. It is as deep as it is wide, and round: of a disc, a ball.
+
+    Args:
+        coverage: (H, W) in [0, 1], of the first of the cameras.
+        box: (6,) around the object; the solid is about its middle.
+        resolution: cells along x, y, z.
+    """
+    size = box[3:] - box[:3]
+    axes = [box[a] + size[a] * (torch.arange(n, device=box.device) + 0.5) / n for a, n in enumerate(resolution)]
+    cells = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).view(-1, 3)
+    middle = (box[:3] + box[3:]) / 2
+    step = 1e-3 * size.max()
+    around = torch.cat([middle[None], middle + step * torch.eye(3, device=box.device), cells])
+    xy, depth = cameras.project(torch.zeros(len(around), dtype=torch.long, device=box.device), around)
+    scale = ((xy[1:4] - xy[0]).square().sum() / 2).sqrt() / step  # pixels per unit: it has two of three directions
+    inward = torch.from_numpy(distance_transform_edt(np.asarray(coverage.cpu()) > 0.5)).to(box)
+    width, height = coverage.shape[1], coverage.shape[0]
+    column, row = xy[4:].floor().long().unbind(-1)
+    seen = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    there = inward[row.clamp(0, height - 1), column.clamp(0, width - 1)] * seen
+    high = (there * (2 * inward.max() - there)).clamp(min=0).sqrt()
+    return ((depth[4:] - depth[0]).abs() * scale < high).view(*resolution)
 
 
 class LevelSet:

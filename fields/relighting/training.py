@@ -7,6 +7,7 @@ photographs add up, it learns from random mixtures of them too, which is what th
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from fields.relighting.config import RelightingConfig
 from fields.relighting.field import TransferField
 from fields.relighting.interior import Interior
 from fields.relighting.scene import LitScene
-from fields.relighting.shape import LevelSet
+from fields.relighting.shape import LevelSet, inflated
 from fields.relighting.stage import Stage
 from fields.relighting.transfer import Transfer
 from fields.tensorf.training import TensorfTraining
@@ -55,6 +56,8 @@ class RelightingTraining(TensorfTraining):
                 f"{scene.path}: relighting learns from photographs under many lights; this scene has none."
             )
         self.photographs = scene.photographs
+        if len(self.photographs) == 1:
+            config = of_one_camera(config)
         super().__init__(config, scene, seed, field)  # type: ignore[arg-type]
         self.stage = Stage(self.photographs.lights, self.field.basis, scene.aabb.mean(0))
         radiance = self.photographs.radiance
@@ -78,7 +81,17 @@ class RelightingTraining(TensorfTraining):
         finest = (float((self.field.aabb[3:] - self.field.aabb[:3]).prod()) / config.voxels[1]) ** (1 / 3)
         self.shape = LevelSet(self.field, config.steepness, finest)
         if field is None and config.carve and scene.alpha:
-            self.shape.fill(self.field.occupied, self.generator)
+            self.shape.fill(self.first_solid(), self.generator)
+            if len(self.photographs) == 1:
+                self.field.decoder.begin((-5.0, 0.0, 0.0))
+
+    def first_solid(self) -> Tensor:
+        """(Nx, Ny, Nz) bool: what the silhouettes allow; what a single one suggests."""
+        field = self.field
+        if len(self.photographs) > 1:
+            return field.occupied
+        coverage = self.photographs.coverage.image(0)[..., 0].float() / 255
+        return inflated(coverage, self.photographs.cameras, field.aabb, field.occupied.shape)
 
     def field_arguments(self) -> dict[str, Any]:
         names = ("layout", "density_rank", "appearance_rank", "feature_dim", "hidden", "rank", "lobes", "sharpness", "reflect",
@@ -207,11 +220,14 @@ class RelightingTraining(TensorfTraining):
             truth = truth.clamp(max=_BRIGHT)
         else:
             surface = self.stage.surface(inside, slots, self.visible[rows][:, lights].float() / 255)
+            # What can be explained in two ways is explained in the one that says more: from many cameras by what is beneath the
+            # surface, from one by how it turns.
+            unwanted = surface if len(self.photographs) > 1 else radiance
+            loss = loss + c.dim * self.unit * unwanted.mean()
             radiance = radiance + surface
             if self.leaving is not None and self.uniform is not None:
                 leaving = self.leaving[rows][:, lights].float() * self.tinted(slots)
                 radiance = radiance + inside.through(leaving, self.uniform[rows])
-            loss = loss + c.dim * self.unit * surface.mean()
         radiance = self.unit * inside.opacity[:, None, None] * radiance
         loss = loss + self.colour_loss(radiance, truth, known)
         for optimiser in self.optimisers.values():
@@ -307,6 +323,11 @@ class RelightingTraining(TensorfTraining):
             if name in tensors:
                 setattr(self, name, tensors[name].to(self.photographs.device))
         return self
+
+
+def of_one_camera(config: RelightingConfig) -> RelightingConfig:
+    """Photometric stereo: nothing says how deep the object is, shading says how its surface turns."""
+    return replace(config, interior=False, diffuse=True, mean_until=0, rate_shape=0.0, tie=1e-2, facing=0.1, dim=0.5)
 
 
 def _mixture(parts: Tensor, truth: Tensor) -> tuple[float, Tensor]:

@@ -56,7 +56,7 @@ def read_lit_transforms(path: Path) -> LitCapture:
     """Our own: transforms.json, or transforms_train.json and transforms_test.json, every frame with its "light".
 
     Of a frame: "light" (see `Light.parse`); optionally "set", "train" or the name of a set that is held out;
-    "mask_path"; "file_ext". Of a file: "color_space", linear or srgb, otherwise srgb for pictures of 8 bits and linear
+    "mask_path"; "normal_path" of its true normals, world axes; "file_ext". Of a file: "color_space", linear or srgb, otherwise srgb for pictures of 8 bits and linear
     for all others; "light_unit", irradiance (see `Light.rgb`) or intensity: a white wall that faces a directional light
     of 1, or a point light of 1 at a distance of 1, has radiance 1.
     """
@@ -78,7 +78,11 @@ def read_lit_transforms(path: Path) -> LitCapture:
                 )
             srgb = is_srgb(frame.image) if space is None else space == "srgb"
             light = _light(record["light"], file.parent, where, factor)
-            photographs.append(LitFrame(frame, light, "" if group == "train" else group, srgb))
+            normals = record.get("normal_path")
+            if normals is not None and not isinstance(normals, str):
+                raise DataError(f'{where}: "normal_path" is {normals!r}.\nWrite the path of an .exr or .npy.')
+            truth = None if normals is None else file.parent / normals
+            photographs.append(LitFrame(frame, light, "" if group == "train" else group, srgb, truth))
     notes = [] if any(p.group for p in photographs) else ['nothing is held out: no frame has a "set"']
     return lit_capture(path, "lit-transforms", photographs, notes)
 

@@ -11,7 +11,7 @@ times cosine.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,7 @@ _BRIGHT = 0.5  # at least, where a lamp is seen
 
 def read_diligent(path: Path) -> LitCapture:
     """DiLiGenT: light_directions.txt, light_intensities.txt, filenames.txt, mask.png, and the pictures, linear, here or
-    in images/."""
+    in images/; true normals in normal_gt.npy, where they are known."""
     names = _lines(path / "filenames.txt")
     directions = _table(path / "light_directions.txt")
     intensities = _table(path / "light_intensities.txt")
@@ -46,7 +46,9 @@ def read_diligent(path: Path) -> LitCapture:
     folder = path / "images" if (path / "images").is_dir() else path
     files = [folder / name for name in names]
     rows = [f"light_directions.txt and light_intensities.txt: line {i + 1}" for i in range(len(names))]
-    return _capture(path, "diligent", files, directions, intensities, rows, path / "mask.png")
+    lit = _capture(path, "diligent", files, directions, intensities, rows, path / "mask.png")
+    truth = path / "normal_gt.npy"
+    return replace(lit, photographs=[replace(p, normals=truth) for p in lit.photographs]) if truth.is_file() else lit
 
 
 def read_uw_ps(path: Path) -> LitCapture:
