@@ -99,8 +99,9 @@ def train(chosen: Method, settings, scene, options: Options, arguments: list[str
     size = tuple(
         max(1, round(int(side[0]) * shrink)) for side in (scene.train.cameras.width, scene.train.cameras.height)
     )
-    cameras, name = look_around(scene.train.cameras.to("cpu"), field, 60, size)
-    write_path(field, cameras, out / "renders" / name, 30, images=False, title=name)
+    if len(scene.train) > 1:  # from one camera there is nothing around it to see
+        cameras, name = look_around(scene.train.cameras.to("cpu"), field, 60, size)
+        write_path(field, cameras, out / "renders" / name, 30, images=False, title=name)
     figures = "  ".join(f"{name.upper()} {value:.4g}" for name, value in result.results.items() if value is not None)
     print(f"{figures}   (test images in {out / 'renders'}, figures in {out / 'metrics.json'})")
     print(f"Next: fields render {shlex.quote(str(out))}")
