@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from scipy.ndimage import binary_fill_holes
 from torch import Tensor
 from torch.nn.functional import avg_pool3d, max_pool3d, normalize
 
@@ -41,7 +40,7 @@ ORDERS = 1 + len(ALBEDOS)
 """Kinds of light that leave: scattered once, and what each albedo adds to that."""
 SKY = 128
 """Directions from which light of a whole sky is looked for."""
-PLACES = 8
+PLACES = 6
 """Along a ray, at which light that leaves is asked for."""
 
 _BALL = (3 / (4 * math.pi)) ** (1 / 3)  # radius of a ball as large as a cube of edge 1
@@ -276,6 +275,8 @@ def _of_filled(found: Any) -> Tensor:
 @torch.no_grad()
 def _solid(field: TransferField, low: Tensor, spacing: float) -> Tensor:
     """(Nx, Ny, Nz) in [0, 1] from `low` on: what a ray does not get through; and what that encloses."""
+    from scipy.ndimage import binary_fill_holes
+
     size = field.aabb[3:] - field.aabb[:3]
     counts = [2 * math.ceil((float(v) / spacing + 1) / 2) for v in size]
     axes = [low[a] + spacing * torch.arange(n, device=low.device, dtype=low.dtype) for a, n in enumerate(counts)]

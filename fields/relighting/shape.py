@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
@@ -31,6 +30,8 @@ def inflated(coverage: Tensor, cameras: Cameras, box: Tensor, resolution: Sequen
         box: (6,) around the object; the solid is about its middle.
         resolution: cells along x, y, z.
     """
+    from scipy.ndimage import distance_transform_edt
+
     size = box[3:] - box[:3]
     axes = [box[a] + size[a] * (torch.arange(n, device=box.device) + 0.5) / n for a, n in enumerate(resolution)]
     cells = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).view(-1, 3)
@@ -62,6 +63,8 @@ class LevelSet:
 
     def fill(self, occupied: Tensor, generator: torch.Generator) -> None:
         """Starts the field as the solid of occupied cells (Nx, Ny, Nz)."""
+        from scipy.ndimage import distance_transform_edt
+
         field, box = self.field, self.field.aabb[3:] - self.field.aabb[:3]
         padded = np.pad(np.asarray(occupied.cpu()), 1)
         sampling = (box.cpu() / torch.tensor(occupied.shape)).tolist()

@@ -67,11 +67,15 @@ def solve(image: TransferImage, photograph: Tensor) -> Environment:
             f"The photograph has {photograph.shape[1]} × {photograph.shape[0]} pixels, the view {image.width} × {image.height}. "
             "Give one from the same camera, or --size."
         )
-    truth = photograph.view(-1, 3)[image.pixels]
-    known = truth.isfinite().all(-1) & (image.rays.opacity > _SOLID) & (image.weights == 1)
+    pixels, which = image.pixels.unique(return_inverse=True)
+    truth = photograph.view(-1, 3)[pixels]
+    opacity = torch.zeros_like(truth[:, 0]).index_add(0, which, image.weights * image.rays.opacity)
+    known = truth.isfinite().all(-1) & (opacity > _SOLID)
     if not known.any():
         raise DataError("The photograph shows nothing where the object is.")
-    shown, truth = responses(image.rays, image)[known].double(), truth[known].double()
+    along = image.weights[:, None, None] * responses(image.rays, image)
+    shown = along.new_zeros(len(pixels), *along.shape[1:]).index_add(0, which, along)
+    shown, truth = shown[known].double(), truth[known].double()
     lobes = []
     for c in range(3):
         gram = shown[..., c].T @ shown[..., c]

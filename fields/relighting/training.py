@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import nnls
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy
 
@@ -332,6 +331,8 @@ def of_one_camera(config: RelightingConfig) -> RelightingConfig:
 
 def _mixture(parts: Tensor, truth: Tensor) -> tuple[float, Tensor]:
     """What non-negative mixture of parts (P, ORDERS, 3) comes closest to (P, 3), in the sense of `_relative`: error and (ORDERS, 3)."""
+    from scipy.optimize import nnls
+
     weight = (truth + 0.1).rsqrt()
     error, gains = 0.0, []
     for c in range(3):
