@@ -38,7 +38,7 @@ class RelightingConfig(Schedule):
     interior: bool = True
     """Whether light is also followed through the inside of the shape, as a medium; else all scattering is learned."""
     cells: int = 3000
-    """Of it, for light that is scattered often: each gives to every other."""
+    """Cells of the interior for light that is scattered there, each giving to every other; eight times as many for light that comes in."""
     density_shift: float = -10.0
     """σ = softplus(f + shift): starts the field nearly empty."""
     distance_scale: float = 25.0
@@ -69,7 +69,7 @@ class RelightingConfig(Schedule):
     carve: bool = True
     """Start from the visual hull of the masks."""
     visibility_every: int = 2000
-    """Iterations after which it is marched again which lights every pixel sees."""
+    """Iterations after which it is marched again which lights every pixel sees, and what of them leaves the interior there."""
     rate_factors: float = 0.02
     """Adam learning rate of the factors."""
     rate_shape: float = 0.1

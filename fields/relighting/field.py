@@ -179,11 +179,6 @@ class TransferField(TensoRF):
         self.tonemap: Tonemap = "srgb"
         self.shown: Sequence[str] = Parts._fields
 
-    @property
-    def knot(self) -> float:
-        """Mean spacing of the knots, scene units."""
-        return self.step_size / self.step_ratio
-
     # ------------------------------------------------------------------------------------ rays before there is light
 
     def transfer(
@@ -245,11 +240,11 @@ class TransferField(TensoRF):
     @torch.no_grad()
     def look_inside(self, found: Transfer, inside: Interior) -> Transfer:
         """Finds where rays go on to, beneath the surface they end at."""
-        found.places, found.ends = inside.places_along(*self.before(found, inside))
+        found.places, found.ends = inside.places_along(*self.from_above(found, inside))
         found.uniform = inside.leaving(found.places, found.ends, inside.uniform)
         return found
 
-    def before(self, found: Transfer, inside: Interior) -> tuple[Tensor, Tensor]:
+    def from_above(self, found: Transfer, inside: Interior) -> tuple[Tensor, Tensor]:
         """The same rays, starting a little above the surface: origins and directions (N, 3)."""
         return found.point + _CLEAR * inside.spacing * found.view, -found.view
 

@@ -72,6 +72,7 @@ class Interior:
         self._occupied = max_pool3d((solid > 0)[None, None].float(), 3, 1, 1)[0, 0] > 0
         self._clearance = ClearanceCache()
         self._way_to = functools.lru_cache(64)(self._arrival)
+        self.lit = functools.lru_cache(2)(self._lit)
 
     @staticmethod
     @torch.no_grad()
@@ -194,6 +195,10 @@ class Interior:
         return self.volume(self.fluence(4 * math.pi * self.sky.mean(1, keepdim=True))[..., 0])
 
     # ------------------------------------------------------------------------------------ and leaves
+
+    def _lit(self, illumination: Illumination) -> Tensor:
+        """Volume of the fluences under all lights, ORDERS × 3 channels. As `lit` it is worked out once for all rays."""
+        return self.volume(self.fluence(self.entering(illumination)).flatten(1))
 
     def volume(self, values: Tensor) -> Tensor:
         """(F, C) as something to `look` into: (Nx, Ny, Nz, C + 1)."""

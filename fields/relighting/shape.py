@@ -82,11 +82,6 @@ class LevelSet:
             optimiser.step()
             schedule.step()
 
-    @property
-    def spacing(self) -> float:
-        """Mean, of the knots, scene units."""
-        return self.field.step_size / self.field.step_ratio
-
     def penalty(self, eikonal: float, smooth: float, generator: torch.Generator) -> Tensor:
         """How much the slope differs, near the surface, from what it should be, and from that a knot away; squared, relative."""
         field, box = self.field, self.field.aabb[3:] - self.field.aabb[:3]
@@ -96,7 +91,7 @@ class LevelSet:
         x = x[level.abs() < 3 * self.steepness][:_LOOKED_AT]
         if not len(x):
             return level.new_zeros(())
-        step = torch.randn(x.shape, generator=generator, device=box.device) * (2 * self.spacing / box)
+        step = torch.randn(x.shape, generator=generator, device=box.device) * (2 * field.knot / box)
         _, slope = field.density_grid(torch.cat([x, (x + step).clamp(-1, 1)]), "sum", jacobian=True)
         here, beside = (slope * (2 / box) / self.slope).chunk(2)
         steep = (here.norm(dim=-1) - 1).square() + (beside.norm(dim=-1) - 1).square()

@@ -70,6 +70,9 @@ class RelightingTraining(TensorfTraining):
         self.whole = (
             self.photographs.covered(torch.arange(len(self.photographs.view), device=near.device)) > _WHOLE
         ).nonzero()[:, 0]
+        for pixels, missing in ((self.whole, "wholly shows the object"), (self.beside, "shows what is beside it")):
+            if not len(pixels):
+                raise self.nothing_left(f"no pixel of the photographs {missing}")
         if field is None:
             self.begin_with_soft_lights()
         self.visible: Tensor | None = None
@@ -159,7 +162,7 @@ class RelightingTraining(TensorfTraining):
 
         def fit(log_extinction: float) -> tuple[float, float, Tensor]:
             inside = solid.with_extinction(math.exp(log_extinction))
-            found.places, found.ends = inside.places_along(*field.before(found, inside))
+            found.places, found.ends = inside.places_along(*field.from_above(found, inside))
             leaving = self.stage.leaving(found, slots, inside) * self.tinted(slots)
             error, gains = _mixture(self.unit * leaving[known], truth[known])
             return error, log_extinction, gains

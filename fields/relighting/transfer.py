@@ -16,7 +16,7 @@ from torch import Tensor
 from fields.relighting import brdf
 from fields.relighting.basis import LightBasis, fibonacci_sphere
 from fields.relighting.environment import Environment
-from fields.relighting.interior import SKY, Interior
+from fields.relighting.interior import ORDERS, SKY, Interior
 from fields.relighting.lights import Light
 
 if TYPE_CHECKING:
@@ -219,9 +219,8 @@ class Transfer:
 
     def _from_inside(self, illumination: Illumination, inside: Interior) -> Tensor:
         assert self.places is not None and self.ends is not None and self.uniform is not None
-        fluence = inside.fluence(inside.entering(illumination))
-        leaving = inside.leaving(self.places, self.ends, inside.volume(fluence.flatten(1)))
-        return self.through(leaving.view(-1, 1, *fluence.shape[1:]), self.uniform)[:, 0]
+        leaving = inside.leaving(self.places, self.ends, inside.lit(illumination))
+        return self.through(leaving.view(-1, 1, ORDERS, 3), self.uniform)[:, 0]
 
     def _mirrored(self, environment: Environment) -> Tensor:
         """A map, seen in the rough surface."""

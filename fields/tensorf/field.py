@@ -90,6 +90,11 @@ class TensoRF(RadianceField):
             self._step = box, version, resolution, step
         return step
 
+    @property
+    def knot(self) -> float:
+        """Mean spacing of the knots, scene units."""
+        return self.step_size / self.step_ratio
+
     # ------------------------------------------------------------------------------------ the field itself
 
     density_shown: int | None = None
