@@ -96,4 +96,5 @@ def _lights() -> dict[str, tuple[str, Tensor]]:
             radiance = torch.zeros(BINS, 3, dtype=torch.float64)
             radiance[bins] = 1
             lights[f"{kind}{bins[0]:03d}"] = group, radiance
+    lights["constant"] = "furnace", torch.ones(BINS, 3, dtype=torch.float64)
     return lights | {name: ("map", averages(studio())) for name, studio in STUDIOS.items()}

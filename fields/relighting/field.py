@@ -153,6 +153,8 @@ class TransferField(TensoRF):
         grid: the rest of the arguments of `fields.tensorf.field.TensoRF`.
     """
 
+    head_class: type[TransferHead] = TransferHead
+    basis_class: type[LightBasis] = LightBasis
     decoder: TransferHead  # type: ignore[assignment]
     extinction: Tensor
     """() of the interior, one per scene unit; 0 while nothing is scattered in it."""
@@ -169,9 +171,9 @@ class TransferField(TensoRF):
             "rank": rank, "lobes": lobes, "sharpness": sharpness, "feature_dim": feature_dim, "hidden": hidden,
             "reflect": reflect, "diffuse": diffuse, "cells": cells, "exposure": exposure,
         }  # fmt: skip
-        self.decoder = TransferHead(self.appearance_grid.channels, feature_dim, hidden, rank)
+        self.decoder = self.head_class(self.appearance_grid.channels, feature_dim, hidden, rank)
         self.decoder.reflects, self.decoder.diffuses = reflect, diffuse
-        self.basis = LightBasis(rank, lobes, sharpness)
+        self.basis = self.basis_class(rank, lobes, sharpness)
         self.register_buffer("extinction", torch.zeros(()))
         self._interior: tuple[Any, Interior | None] = (None, None)
         self.cells, self.exposure = cells, exposure
