@@ -63,7 +63,7 @@ def make(options: Options) -> None:
     write_json(out / "noise.json", record)
     module = tier_a if options.tier == "a" else tier_b
     tier = module.Tier(out, options.material, module.SIZES[options.size], options.seed)
-    for camera in tier.cameras.held_out:
+    for camera in {p.camera for p in tier.pictures if p.group != layout.TRAIN}:
         layout.write_picture(out / "normals" / f"c{camera:02d}.exr", *tier.cameras.geometry(camera))
     began = time.perf_counter()
     try:

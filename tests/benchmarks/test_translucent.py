@@ -20,7 +20,7 @@ main = pytest.importorskip("fields.benchmarks.translucent.__main__")
 trimesh = pytest.importorskip("trimesh")
 
 EYE = cameras.DISTANCE * cameras.directions(7)[2]
-TINY = tier_a.Size(16, 2, 1, 2, 1, 0, ("studio",), {"train": 4, "olat": 4, "map": 4})
+TINY = tier_a.Size(16, 2, 1, 2, 1, 1, ("studio",), {"train": 4, "olat": 4, "seen-cameras": 4, "map": 4})
 
 
 @pytest.fixture(autouse=True)
@@ -139,7 +139,8 @@ def test_set_is_written_and_resumed(tmp_path, monkeypatch, capsys):
     main.make(options)
     lit = load_scene(options.out)
     assert [len(names) for names in lit.photographs.names] == [2, 2]
-    assert lit.held_out.groups == [["olat", "map"]]
+    assert lit.held_out.groups == [["olat", "map"], ["seen-cameras"]]
+    assert all(normals is not None for normals in lit.held_out.normals)
     assert len({light.direction for light in lit.photographs.lights} - {None}) >= 2
     noise = json.loads((options.out / "noise.json").read_text())
     assert {"train", "olat", "map/studio", "spp", "seconds"} <= noise.keys() and 5 < noise["map/studio"] < 40
