@@ -137,15 +137,26 @@ class HarmonicsField(TransferField):
     head_class, basis_class = HarmonicsHead, Harmonics
 
 
-class HarmonicsTraining(RelightingTraining):
-    field_class = HarmonicsField
+class EvenTraining(RelightingTraining):
+    """Errors are weighed by what a ray shows on the whole.
+
+    Relative to the prediction, as ours are, one that is black where the truth is not would count beyond all measure.
+    """
 
     def colour_loss(self, radiance: Tensor, truth: Tensor, known: Tensor) -> Tensor:
-        """Of what is shown: nothing below zero; but what lies there still learns."""
-        return super().colour_loss(radiance + (radiance.clamp(min=0) - radiance).detach(), truth, known)
+        # What would be below zero is shown as black, but still learns.
+        radiance = radiance + (radiance.clamp(min=0) - radiance).detach()
+        if self.means_only:
+            return super().colour_loss(radiance, truth, known)
+        whole = (truth * known).sum(1, keepdim=True) / known.sum(1, keepdim=True).clamp(min=1)
+        return ((radiance - truth).square() / (whole + 0.01) * known).sum() / known.sum().clamp(min=1)
 
 
-class SurfaceTraining(RelightingTraining):
+class HarmonicsTraining(EvenTraining):
+    field_class = HarmonicsField
+
+
+class SurfaceTraining(EvenTraining):
     field_class = SurfaceField
 
 
