@@ -21,6 +21,7 @@ from fields.core import (
     march_rays,
     ray_aabb_intersect,
     render_weight_from_density,
+    rises,
 )
 from fields.rendering import Field, Rendering
 
@@ -70,6 +71,9 @@ class RadianceField(Field):
 
     aabb: Tensor
     occupied: Tensor
+    level_set = False
+    """Whether density tells how deep below a surface a place is, so that light is lost to its rise along a ray (see
+    `fields.core.rises`); else to its integral."""
     crop: Crop | None = None
     """What rays see is cut to this box; see `cropped`."""
 
@@ -181,17 +185,23 @@ class RadianceField(Field):
         self, origins: Tensor, directions: Tensor, jitter: Tensor | None = None, room: int | None = None
     ) -> tuple[Tensor, ...]:
         """Packed samples in occupied cells: t_starts, t_ends, ray_indices (M,), normalised positions (M, 3), and
-        packed_info (N, 2). For `room` see `march_rays`."""
+        packed_info (N, 2). For `room` see `march_rays`. The positions are in the middle; of a level set, at the end."""
         t_min, t_max = self.span(origins, directions, jitter)
         t_starts, t_ends, rays, packed, x = march_rays(
             origins, directions, t_min, t_max, self._clearance(self.occupied), self.aabb, self.step_size,
             positions=True, room=room,
         )  # fmt: skip
+        if self.level_set:
+            half = (t_ends - t_starts) / 2
+            t_starts, t_ends = t_starts - half, t_ends - half
         return t_starts, t_ends, rays, x, packed
 
     def weights(self, x: Tensor, t_starts: Tensor, t_ends: Tensor, rays: Tensor, n: int) -> tuple[Tensor, Tensor]:
         """Weights and transmittance (M,) of packed samples on n rays."""
-        sigmas = self.density(x) * self.distance_scale
+        if self.level_set:
+            sigmas, t_starts, t_ends = rises(self.density(x), rays), torch.zeros_like(t_starts), torch.ones_like(t_ends)
+        else:
+            sigmas = self.density(x) * self.distance_scale
         weights, transmittance, _ = render_weight_from_density(t_starts, t_ends, sigmas, ray_indices=rays, n_rays=n)
         return weights, transmittance
 
@@ -206,7 +216,7 @@ class RadianceField(Field):
         return (t_min if jitter is None else t_min + jitter * self.step_size), t_max
 
     def in_sight(self, origins: Tensor, directions: Tensor, jitter: Tensor | None = None) -> tuple[Any, ...]:
-        """Samples in sight: x, t_starts, t_ends, rays and weights (M, …); and of how many they are what is seen."""
+        """Samples in sight: middles x, t_starts, t_ends, rays and weights (M, …); and of how many they are what is seen."""
         n = origins.shape[0]
         t_starts, t_ends, rays, x, _ = self.march(origins, directions, jitter)
         with torch.no_grad():  # a cheap look ahead: what lies behind a surface needs neither gradients nor colour
@@ -217,6 +227,8 @@ class RadianceField(Field):
             x, t_starts, t_ends, rays, weights = (v[visible] for v in (x, t_starts, t_ends, rays, weights))
         if torch.is_grad_enabled():
             weights, _ = self.weights(x, t_starts, t_ends, rays, n)
+        if self.level_set:
+            x = self.normalise(origins[rays] + directions[rays] * ((t_starts + t_ends) / 2)[:, None])
         return x, t_starts, t_ends, rays, weights, made
 
     @torch.no_grad()

@@ -18,6 +18,15 @@ def pytest_addoption(parser):
     parser.addoption("--browser", action="store_true", help="also use the viewer in Chromium, which takes minutes")
 
 
+def pytest_configure(config):
+    """Processes that run tests side by side share the cores, and so do the commands that they start."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    if workers > 1:
+        threads = max(1, (os.cpu_count() or 1) // workers)
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+        torch.set_num_threads(threads)
+
+
 @pytest.fixture(autouse=True)
 def _backend(request, monkeypatch):
     """Every test is run on the backend the command line names: those of the core by where their tensors are made,

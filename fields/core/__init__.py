@@ -22,6 +22,7 @@ _HOME = {
         "accumulate_along_rays_",
         "render_weight_from_alpha",
         "render_weight_from_density",
+        "rises",
     ),
     "volrend": (
         "render_transmittance_from_alpha",

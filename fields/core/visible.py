@@ -53,14 +53,17 @@ def visible_samples(
     scale: float = 1.0,
     threshold: float = 1e-4,
     early_stop: float = 1e-4,
+    level_set: bool = False,
 ) -> VisibleSamples:
-    """Marches, samples the density scale · softplus(v + shift) of a grid, and composites, all in one.
+    """Marches, samples the density σ = scale · softplus(v + shift) of a grid, and composites, all in one.
 
     Args:
         rays_o, rays_d, t_min, t_max, occupied, aabb, step_size: as of `march_rays`, of one level.
         factors, layout: of the density grid, as in `fields.core.grids`; its channels and modes are summed to v.
         threshold: samples of lower weight count towards opacity and depth, but are not returned.
         early_stop: a ray is walked no further behind this transmittance.
+        level_set: the optical depth of a step is not the integral of σ but its rise since the step before (`rises`), and what
+            shows is halfway between these two.
 
     Gradients: none.
     Raises:
@@ -72,7 +75,7 @@ def visible_samples(
         raise ShapeError("visible_samples walks one grid; nested levels are for march_rays.")
     factors = [f.detach().to(rays_o.dtype).contiguous() for f in factors]
     implementation: Any = _ref.visible_samples if _backend.use_reference(rays_o) else _visible
-    return VisibleSamples(*implementation(*inputs, factors, layout, step_size, shift, scale, threshold, early_stop))
+    return VisibleSamples(*implementation(*inputs, factors, layout, step_size, shift, scale, threshold, early_stop, level_set))
 
 
 @op("visible_samples")
@@ -90,6 +93,7 @@ def _visible(
     scale: float,
     threshold: float,
     stop: float,
+    level_set: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     n = rays_o.shape[0]
     resolution, channels = resolution_and_channels(factors, layout)
@@ -104,7 +108,7 @@ def _visible(
                      "resolution": resolution, "channels": channels, "out": sum(channels), "summed": 1}  # fmt: skip
     arguments: dict[str, Any] = {f"march.{k}": v for k, v in march.items()} | {f"grid.{k}": v for k, v in grid.items()}
     arguments |= {"counts": counts, "walked": walked, "opacity": opacity, "depth": depth, "noted_t": noted,
-                  "noted_weights": noted_weights, "shift": shift, "scale": scale, "threshold": threshold, "stop": stop}  # fmt: skip
+                  "noted_weights": noted_weights, "shift": shift, "scale": scale, "level_set": int(level_set), "threshold": threshold, "stop": stop}  # fmt: skip
     team, special, types = specialised(factors, channels, True)
     arguments["grid.factor"] = aligned(factors) if special["aligned"] and _backend.on_gpu(rays_o) else factors
     how: dict[str, Any] = {"grain": 64, "team": team, "special": special, "types": types}
@@ -124,7 +128,7 @@ def _visible(
 
 
 @_visible.register_fake
-def _(rays_o, rays_d, t_min, t_max, clearance, aabb, factors, layout, step, shift, scale, threshold, stop):
+def _(rays_o, rays_d, t_min, t_max, clearance, aabb, factors, layout, step, shift, scale, threshold, stop, level_set):
     n, total = rays_o.shape[0], torch.library.get_ctx().new_dynamic_size()
     samples = rays_o.new_empty(total, 3), rays_o.new_empty(total), rays_o.new_empty(total, dtype=torch.int64)
     return (

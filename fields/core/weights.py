@@ -64,6 +64,27 @@ def render_weight_from_density(
     return _finish(implementation(*flat, packed), sigmas.shape, prefix_trans)  # type: ignore[call-arg]
 
 
+def rises(values: Tensor, ray_indices: Tensor) -> Tensor:
+    """By how much each sample lies above the one before it on its ray, if it does; the first of a ray, above 0.
+
+    Of σ = softplus(s·d), d being the distance below a surface, the rises are the optical depths of NeuS (Wang, Liu, Liu, Theobalt,
+    Komura, Wang: NeuS, 2021, eq. 10 and 13): what light is left is the logistic function of −s·d, at the deepest place so far. So a
+    ray has lost half of it on the surface itself, from whatever angle it comes and however far apart its samples are; and rays
+    that just touch it are half transparent.
+
+    Args:
+        values: (n,) packed samples.
+        ray_indices: (n,) ascending.
+
+    Gradients: to values.
+    Raises:
+        ShapeError: not one index per value.
+    """
+    if values.dim() != 1 or values.shape != ray_indices.shape:
+        raise ShapeError(f"values {tuple(values.shape)} and ray_indices {tuple(ray_indices.shape)} must be (n,).")
+    return _ref.rises(values, ray_indices)
+
+
 def render_weight_from_alpha(
     alphas: Tensor,
     packed_info: Tensor | None = None,

@@ -153,6 +153,7 @@ class TransferField(TensoRF):
         grid: the rest of the arguments of `fields.tensorf.field.TensoRF`.
     """
 
+    level_set = True
     head_class: type[TransferHead] = TransferHead
     basis_class: type[LightBasis] = LightBasis
     decoder: TransferHead  # type: ignore[assignment]

@@ -82,6 +82,10 @@ class RelightingTraining(TensorfTraining):
         self.uniform: Tensor | None = None
         finest = (float((self.field.aabb[3:] - self.field.aabb[:3]).prod()) / config.voxels[1]) ** (1 / 3)
         self.shape = LevelSet(self.field, config.steepness, finest)
+        cameras = self.photographs.cameras
+        away = (cameras.centres - self.field.aabb.view(2, 3).mean(0)).norm(dim=-1)
+        self.pixel_size = away / cameras.fx
+        """(V,) edge of a camera's pixels at the middle of the object, scene units."""
         if field is None and config.carve and scene.alpha:
             self.shape.fill(self.first_solid(), self.generator)
             if len(self.photographs) == 1:
@@ -217,7 +221,7 @@ class RelightingTraining(TensorfTraining):
         slots, truth = slots.clamp(min=0), self.unit * truth.nan_to_num()
         radiance = self.stage.scattered(inside, slots)
         covered = p.coverage.data[p.coverage.offsets[beside[0]] + beside[1], 0].float() / 255
-        loss = self.penalty() + self.shape_loss(found, torch.cat([p.covered(rows), covered]))
+        loss = self.penalty() + self.shape_loss(found, view, torch.cat([p.covered(rows), covered]))
         if self.visible is None:
             truth = truth.clamp(max=_BRIGHT)
         else:
@@ -283,13 +287,14 @@ class RelightingTraining(TensorfTraining):
         total = self.shape.penalty(c.eikonal, c.smooth, self.generator)
         return total + c.tv_appearance * self.decay * self.field.appearance_grid.total_variation()
 
-    def shape_loss(self, found: Transfer, coverage: Tensor) -> Tensor:
+    def shape_loss(self, found: Transfer, view: Tensor, coverage: Tensor) -> Tensor:
         """What holds for any light: the mask, solidity inside it, and normals that belong to the shape and are seen."""
         c = self.config
         opacity = found.opacity.clamp(1e-6, 1 - 1e-6)
-        # The outline passes where half of a pixel is covered.
-        covered, sure = (coverage > 0.5).float(), (2 * coverage - 1).abs()
-        loss = c.mask * binary_cross_entropy(opacity, covered, sure) + c.compact * found.apart.mean()  # type: ignore[union-attr]
+        # Where a part c of a pixel is covered, the outline is c − 1/2 pixels from its middle: how opaque that is follows.
+        beyond = torch.sigmoid(self.shape.slope * self.pixel_size[view] * (coverage - 0.5))
+        covered = torch.where((coverage > 1 - _WHOLE) & (coverage < _WHOLE), beyond, coverage.round())
+        loss = c.mask * binary_cross_entropy(opacity, covered) + c.compact * found.apart.mean()  # type: ignore[arg-type, union-attr]
         if not self.means_only:
             entropy = -(opacity * opacity.log() + (1 - opacity) * (1 - opacity).log())
             loss = loss + c.opaque * (entropy * (coverage > 0.999)).mean()

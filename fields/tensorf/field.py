@@ -137,7 +137,8 @@ class TensoRF(RadianceField):
         """What shows along rays (N, 3) within a span (N,), (N,), and weighs more than a threshold; without gradients."""
         return visible_samples(origins, directions, *span, self._clearance(self.occupied), self.aabb,
                                self.density_grid.first(self.density_shown), self.density_grid.layout, self.step_size,
-                               shift=self.density_shift, scale=self.distance_scale, threshold=threshold)  # fmt: skip
+                               shift=self.density_shift, scale=1.0 if self.level_set else self.distance_scale,
+                               threshold=threshold, level_set=self.level_set)  # fmt: skip
 
     def march(
         self, origins: Tensor, directions: Tensor, jitter: Tensor | None = None, room: int | None = None

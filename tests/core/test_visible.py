@@ -22,13 +22,14 @@ SETTINGS = {"shift": -1.0, "scale": 4.0, "threshold": 1e-3, "early_stop": 1e-3}
 
 @pytest.mark.parametrize(("layout", "ranks"), [("vm", (4, 4, 4)), ("cp", (5,)), ("dense", (1,))])
 @pytest.mark.parametrize("n", [0, 1, 200])
-def test_agrees_with_composition(layout, ranks, n):
+@pytest.mark.parametrize("level_set", [False, True])
+def test_agrees_with_composition(layout, ranks, n, level_set):
     """In float64, where no transmittance of a random scene falls on the other side of a threshold by rounding."""
     *rays, occupied, aabb, factors = scene(n, layout, ranks)
-    got = visible_samples(*rays, occupied, aabb, factors, layout, 0.02, **SETTINGS)
+    got = visible_samples(*rays, occupied, aabb, factors, layout, 0.02, **SETTINGS, level_set=level_set)
     want = ref.visible_samples(
         *rays, occupancy_clearance(occupied)[None], aabb, [f.detach() for f in factors], layout, 0.02,
-        SETTINGS["shift"], SETTINGS["scale"], SETTINGS["threshold"], SETTINGS["early_stop"],
+        SETTINGS["shift"], SETTINGS["scale"], SETTINGS["threshold"], SETTINGS["early_stop"], level_set,
     )  # fmt: skip
     for name, value, expected in zip(got._fields, got, want, strict=True):
         torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-9, msg=lambda m, name=name: f"{name}: {m}")
@@ -56,3 +57,28 @@ def test_nested_levels_are_refused():
     *rays, occupied, aabb, factors = scene(2, "dense", (1,))
     with pytest.raises(ShapeError, match="one grid"):
         visible_samples(*rays, torch.stack([occupied] * 2), aabb, factors, "dense", 0.1)
+
+
+def test_a_level_set_is_met_where_it_is():
+    """Whatever the angle and the step: half of the light is lost on the surface, and of that of rays which just touch it."""
+    n, radius, dtype = 65, 0.6, torch.float64
+    axis = torch.linspace(-1, 1, n, dtype=dtype)
+    knot = 2 / (n - 1)
+    inward = radius - torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).norm(dim=-1)
+    steepness = 8 / knot
+    rays_o = torch.tensor([0.0, 0.0, 3.0], dtype=dtype).expand(500, 3)
+    beside = torch.linspace(0, radius + 3 * knot, 500, dtype=dtype)
+    rays_d = torch.stack([beside / 3, torch.zeros_like(beside), -(1 - (beside / 3).square()).sqrt()], -1)
+    span = torch.zeros(500, dtype=dtype), torch.full((500,), 6.0, dtype=dtype)
+    box = torch.tensor([-1.0, -1, -1, 1, 1, 1], dtype=dtype)
+    full = torch.ones(8, 8, 8, dtype=torch.bool)
+    for step, early in ((0.8, 0.5), (0.1, 0.1)):  # knots; and knots of depth that a ray may err by
+        seen = visible_samples(rays_o, rays_d, *span, full, box, [steepness * inward[..., None]], "dense", step * knot,
+                               level_set=True)  # fmt: skip
+        hits = beside < radius - 2 * knot
+        expected = (9 - beside.square()).sqrt() - (radius**2 - beside.square()).clamp(min=0).sqrt()
+        assert (seen.depth - expected)[hits].abs().max() < early * knot
+        # In the mean over rays, a step's place in the surface is even: what is left is the curvature between knots.
+        assert (seen.depth - expected)[hits].mean().abs() < 0.05 * knot
+        touched = torch.sigmoid(steepness * (radius - beside))
+        assert (seen.opacity - touched).abs().max() < 0.15

@@ -2,7 +2,14 @@ import pytest
 import torch
 from torch.library import opcheck
 
-from fields.core import accumulate_along_rays, pack_info, render_weight_from_alpha, render_weight_from_density, weights
+from fields.core import (
+    accumulate_along_rays,
+    pack_info,
+    render_weight_from_alpha,
+    render_weight_from_density,
+    rises,
+    weights,
+)
 from fields.core._ref import weights as ref
 from fields.errors import ShapeError
 from tests.core.op_tester import OpTester
@@ -112,3 +119,19 @@ def test_opcheck():
 def test_packed_samples_need_their_packing():
     with pytest.raises(ShapeError, match="packed_info"):
         render_weight_from_alpha(torch.rand(5))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rises(seed):
+    counts = torch.randint(0, 6, (20,), generator=torch.Generator().manual_seed(seed))
+    rays = torch.repeat_interleave(torch.arange(20), counts)
+    values = torch.rand(len(rays), dtype=torch.float64, requires_grad=True)
+    expected, before = [], {}
+    for value, ray in zip(values.tolist(), rays.tolist(), strict=True):
+        expected.append(max(0.0, value - before.get(ray, 0.0)))
+        before[ray] = value
+    torch.testing.assert_close(rises(values, rays), torch.tensor(expected, dtype=torch.float64))
+    assert torch.autograd.gradcheck(lambda v: rises(v, rays), values)
+    assert len(rises(values[:0], rays[:0])) == 0
+    with pytest.raises(ShapeError, match="must be"):
+        rises(values, rays[:-1])

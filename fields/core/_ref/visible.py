@@ -24,14 +24,22 @@ def visible_samples(
     scale: float,
     threshold: float,
     stop: float,
+    level_set: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     t_starts, t_ends, rays, packed, x, _ = march_rays(rays_o, rays_d, t_min, t_max, clearance, aabb, step, 0.0, 2**62)
     sigmas = scale * softplus(grids.value(x, factors, layout, True) + shift)
-    w, trans, _ = weights.weights_from_density(t_starts, t_ends, sigmas, packed)
+    if level_set:
+        w, trans, _ = weights.weights_from_density(
+            torch.zeros_like(sigmas), torch.ones_like(sigmas), weights.rises(sigmas, rays), packed
+        )
+        at = t_starts
+        x = (rays_o[rays] + at[:, None] * rays_d[rays] - aabb[:3]) * (2 / (aabb[3:] - aabb[:3])) - 1
+    else:
+        w, trans, _ = weights.weights_from_density(t_starts, t_ends, sigmas, packed)
+        at = (t_starts + t_ends) / 2
     seen = trans > stop
-    mids = (t_starts + t_ends) / 2
     w = torch.where(seen, w, torch.zeros_like(w))
-    per_ray = torch.stack([w, w * mids, seen.to(w.dtype)], -1)
+    per_ray = torch.stack([w, w * at, seen.to(w.dtype)], -1)
     sums = w.new_zeros(rays_o.shape[0], 3).index_add(0, rays, per_ray)
     shows = (w > threshold).nonzero()[:, 0]
     counts = torch.bincount(rays[shows], minlength=rays_o.shape[0])

@@ -26,6 +26,12 @@ def weights_from_density(
     return (trans * alphas)[real], trans[real], alphas[real]
 
 
+def rises(values: Tensor, ray_indices: Tensor) -> Tensor:
+    before = torch.cat([values.new_zeros(min(1, len(values))), values[:-1]])
+    same = torch.cat([ray_indices.new_zeros(min(1, len(values)), dtype=torch.bool), ray_indices[1:] == ray_indices[:-1]])
+    return (values - before * same).clamp(min=0)
+
+
 def weights_from_alpha(alphas: Tensor, packed: Tensor) -> tuple[Tensor, Tensor]:
     rows, real = _padded(alphas, packed)
     trans, columns = [], rows.new_ones(rows.shape[0])

@@ -28,12 +28,13 @@ template <class T, class L> struct VisibleArgs {
     int64_t* ray_indices;      // (m)
     T shift;                   // density is scale * softplus(value + shift)
     T scale;
+    int32_t level_set;         // 1: light is lost to the rise of that along the ray, 0: to its integral
     T threshold;               // samples of lower weight do not show
     T stop;                    // the walk ends behind this transmittance
 
-    // Calls show(t of the midpoint, weight) for what shows of ray i.
+    // Calls show(t, weight) for what shows of ray i; of a level set, that is between a sample and the one before.
     template <class Show> FIELDS_FN void walk(int64_t i, Show&& show, T& opacity, T& depth, int64_t& walked) const {
-        T origin[3], along[3], optical = 0, transmittance = 1;
+        T origin[3], along[3], optical = 0, transmittance = 1, before = 0;
         march.normalised(i, origin, along);
         opacity = depth = 0;
         walked = 0;
@@ -48,11 +49,14 @@ template <class T, class L> struct VisibleArgs {
                 axis[a].w[0] = 1 - right;
                 axis[a].w[1] = right;
             }
-            const T tau = scale * softplus(grid.summed_at(axis) + shift) * dt;
+            const T density = scale * softplus(grid.summed_at(axis) + shift);
+            const T tau = level_set == 0 ? density * dt : density > before ? density - before : T(0);
+            before = density;
             const T weight = transmittance * (1 - exp_(-tau));
+            const T at = level_set ? t : mid;
             opacity += weight;
-            depth += weight * mid;
-            if (weight > threshold) show(mid, weight);
+            depth += weight * at;
+            if (weight > threshold) show(at, weight);
             ++walked;
             optical += tau;
             transmittance = exp_(-optical);
