@@ -75,7 +75,9 @@ def visible_samples(
         raise ShapeError("visible_samples walks one grid; nested levels are for march_rays.")
     factors = [f.detach().to(rays_o.dtype).contiguous() for f in factors]
     implementation: Any = _ref.visible_samples if _backend.use_reference(rays_o) else _visible
-    return VisibleSamples(*implementation(*inputs, factors, layout, step_size, shift, scale, threshold, early_stop, level_set))
+    return VisibleSamples(
+        *implementation(*inputs, factors, layout, step_size, shift, scale, threshold, early_stop, level_set)
+    )
 
 
 @op("visible_samples")

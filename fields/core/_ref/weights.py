@@ -28,7 +28,9 @@ def weights_from_density(
 
 def rises(values: Tensor, ray_indices: Tensor) -> Tensor:
     before = torch.cat([values.new_zeros(min(1, len(values))), values[:-1]])
-    same = torch.cat([ray_indices.new_zeros(min(1, len(values)), dtype=torch.bool), ray_indices[1:] == ray_indices[:-1]])
+    same = torch.cat(
+        [ray_indices.new_zeros(min(1, len(values)), dtype=torch.bool), ray_indices[1:] == ray_indices[:-1]]
+    )
     return (values - before * same).clamp(min=0)
 
 
