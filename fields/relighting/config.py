@@ -80,7 +80,7 @@ class RelightingConfig(Schedule):
     """Both rates fall exponentially to this fraction over the iterations."""
     restart_rate: bool = False
     """Return to the first learning rate at each upsampling."""
-    steepness: float = 8.0
+    steepness: float = 4.0
     """What the density feature rises by within a knot of the finest grid: how thick the surface is."""
     eikonal: float = 0.1
     """Weight of the relative error of that."""
