@@ -83,7 +83,7 @@ class RelightingTraining(TensorfTraining):
         finest = (float((self.field.aabb[3:] - self.field.aabb[:3]).prod()) / config.voxels[1]) ** (1 / 3)
         self.shape = LevelSet(self.field, config.steepness, finest)
         cameras = self.photographs.cameras
-        away = (cameras.centres - self.field.aabb.view(2, 3).mean(0)).norm(dim=-1)
+        away = (cameras.centres - scene.aabb.mean(0).to(cameras.centres)).norm(dim=-1)
         self.pixel_size = away / cameras.fx
         """(V,) edge of a camera's pixels at the middle of the object, scene units."""
         if field is None and config.carve and scene.alpha:
