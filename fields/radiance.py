@@ -18,6 +18,7 @@ from torch.nn.functional import normalize
 from fields.core import (
     ClearanceCache,
     accumulate_along_rays,
+    crossings,
     march_rays,
     ray_aabb_intersect,
     render_weight_from_density,
@@ -198,10 +199,14 @@ class RadianceField(Field):
 
     def weights(self, x: Tensor, t_starts: Tensor, t_ends: Tensor, rays: Tensor, n: int) -> tuple[Tensor, Tensor]:
         """Weights and transmittance (M,) of packed samples on n rays."""
+        return self._weights(self.density_feature(x) + self.density_shift, t_starts, t_ends, rays, n)
+
+    def _weights(self, levels: Tensor, t_starts: Tensor, t_ends: Tensor, rays: Tensor, n: int) -> tuple[Tensor, Tensor]:
+        sigmas = nn.functional.softplus(levels)
         if self.level_set:
-            sigmas, t_starts, t_ends = rises(self.density(x), rays), torch.zeros_like(t_starts), torch.ones_like(t_ends)
+            sigmas, t_starts, t_ends = rises(sigmas, rays), torch.zeros_like(t_starts), torch.ones_like(t_ends)
         else:
-            sigmas = self.density(x) * self.distance_scale
+            sigmas = sigmas * self.distance_scale
         weights, transmittance, _ = render_weight_from_density(t_starts, t_ends, sigmas, ray_indices=rays, n_rays=n)
         return weights, transmittance
 
@@ -220,14 +225,19 @@ class RadianceField(Field):
         n = origins.shape[0]
         t_starts, t_ends, rays, x, _ = self.march(origins, directions, jitter)
         with torch.no_grad():  # a cheap look ahead: what lies behind a surface needs neither gradients nor colour
-            weights, transmittance = self.weights(x, t_starts, t_ends, rays, n)
+            levels = self.density_feature(x) + self.density_shift
+            weights, transmittance = self._weights(levels, t_starts, t_ends, rays, n)
             visible = (transmittance > _PASSES).nonzero()[:, 0]
         made = len(x)
         if len(visible) < made:
-            x, t_starts, t_ends, rays, weights = (v[visible] for v in (x, t_starts, t_ends, rays, weights))
+            x, t_starts, t_ends, rays, weights, levels = (
+                v[visible] for v in (x, t_starts, t_ends, rays, weights, levels)
+            )
         if torch.is_grad_enabled():
             weights, _ = self.weights(x, t_starts, t_ends, rays, n)
-        if self.level_set:
+        if self.level_set:  # from the middle between two samples to where the light is lost
+            further = (crossings(levels, rays) - 0.5) * (t_ends - t_starts)
+            t_starts, t_ends = t_starts + further, t_ends + further
             x = self.normalise(origins[rays] + directions[rays] * ((t_starts + t_ends) / 2)[:, None])
         return x, t_starts, t_ends, rays, weights, made
 

@@ -20,6 +20,7 @@ _HOME = {
     "weights": (
         "accumulate_along_rays",
         "accumulate_along_rays_",
+        "crossings",
         "render_weight_from_alpha",
         "render_weight_from_density",
         "rises",

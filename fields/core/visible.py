@@ -63,7 +63,7 @@ def visible_samples(
         threshold: samples of lower weight count towards opacity and depth, but are not returned.
         early_stop: a ray is walked no further behind this transmittance.
         level_set: the optical depth of a step is not the integral of σ but its rise since the step before (`rises`), and what
-            shows is halfway between these two.
+            shows is where that is lost (`crossings`). The scale has to be 1.
 
     Gradients: none.
     Raises:
@@ -71,6 +71,8 @@ def visible_samples(
     """
     inputs = checked(rays_o, rays_d, t_min, t_max, occupied, aabb, step_size, 0.0)[:6]
     resolution_and_channels(factors, layout)
+    if level_set and scale != 1:
+        raise ShapeError(f"scale is {scale:g}; of a level set it is 1.")
     if inputs[4].shape[0] != 1:
         raise ShapeError("visible_samples walks one grid; nested levels are for march_rays.")
     factors = [f.detach().to(rays_o.dtype).contiguous() for f in factors]

@@ -85,6 +85,25 @@ def rises(values: Tensor, ray_indices: Tensor) -> Tensor:
     return _ref.rises(values, ray_indices)
 
 
+@torch.no_grad()
+def crossings(levels: Tensor, ray_indices: Tensor) -> Tensor:
+    """Where on the way from the sample before to each, from 0 to 1, light is lost in the mean, as by the `rises` of softplus(levels).
+
+    In between the level is taken to rise evenly; a half where no light is lost, or nothing comes before.
+
+    Args:
+        levels: (n,) packed samples.
+        ray_indices: (n,) ascending.
+
+    Gradients: none.
+    Raises:
+        ShapeError: not one index per level.
+    """
+    if levels.dim() != 1 or levels.shape != ray_indices.shape:
+        raise ShapeError(f"levels {tuple(levels.shape)} and ray_indices {tuple(ray_indices.shape)} must be (n,).")
+    return _ref.crossings(levels, ray_indices)
+
+
 def render_weight_from_alpha(
     alphas: Tensor,
     packed_info: Tensor | None = None,

@@ -81,7 +81,9 @@ class RelightingConfig(Schedule):
     restart_rate: bool = False
     """Return to the first learning rate at each upsampling."""
     steepness: float = 4.0
-    """What the density feature rises by within a knot of the finest grid: how thick the surface is."""
+    """What the density feature rises by within a knot of the finest grid: how thick the surface is while it is learned."""
+    sharpen: float = 4.0
+    """How many times as steep it is in the end, when nothing has to be learned through it any more."""
     eikonal: float = 0.1
     """Weight of the relative error of that."""
     smooth: float = 0.03
@@ -103,7 +105,7 @@ class RelightingConfig(Schedule):
 
     def __post_init__(self) -> None:
         positive = ("density_rank", "appearance_rank", "feature_dim", "hidden", "rank", "lobes", "sharpness", "iterations",
-                    "rays", "lights", "step_ratio", "visibility_every", "cells", "steepness")  # fmt: skip
+                    "rays", "lights", "step_ratio", "visibility_every", "cells", "steepness", "sharpen")  # fmt: skip
         for name in positive:
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be positive.")

@@ -82,6 +82,13 @@ class LevelSet:
             optimiser.step()
             schedule.step()
 
+    def sharpen(self, times: float) -> None:
+        """Makes the surface so many times as thin, where it is."""
+        self.field.density_grid.multiply(times)
+        self.field.density_shift *= times
+        self.field.arguments["density_shift"] = self.field.density_shift
+        self.slope *= times
+
     def penalty(self, eikonal: float, smooth: float, generator: torch.Generator) -> Tensor:
         """How much the slope differs, near the surface, from what it should be, and from that a knot away; squared, relative."""
         field, box = self.field, self.field.aabb[3:] - self.field.aabb[:3]

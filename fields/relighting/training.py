@@ -143,7 +143,10 @@ class RelightingTraining(TensorfTraining):
             self.begin_inside()
         if not self.means_only and (i - c.mean_until) % c.visibility_every == 0:
             self.look_for_lights()
-        return super().step(i)
+        numbers = super().step(i)
+        if i + 1 == c.iterations:
+            self.shape.sharpen(c.sharpen)
+        return numbers
 
     @torch.no_grad()
     def begin_inside(self) -> None:

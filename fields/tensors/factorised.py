@@ -82,6 +82,13 @@ class FactorisedGrid(nn.Module):
             window = tuple(slice(first[a], last[a] + 1) for a in axes)
             self.factors[k] = nn.Parameter(self.factors[k].detach()[window].clone())
 
+    @torch.no_grad()
+    def multiply(self, times: float) -> None:
+        """Makes whatever is sampled so many times as large."""
+        per_mode = len(self.factors) // len(LAYOUTS[self.layout])
+        for factor in self.factors:
+            factor.mul_(times ** (1 / per_mode))
+
     def l1(self) -> Tensor:
         """Sum over factors of the mean absolute value: the sparsity prior of TensoRF, section 4.3."""
         return torch.stack([factor.abs().mean() for factor in self.factors]).sum()

@@ -4,6 +4,7 @@ from torch.library import opcheck
 
 from fields.core import (
     accumulate_along_rays,
+    crossings,
     pack_info,
     render_weight_from_alpha,
     render_weight_from_density,
@@ -135,3 +136,18 @@ def test_rises(seed):
     assert len(rises(values[:0], rays[:0])) == 0
     with pytest.raises(ShapeError, match="must be"):
         rises(values, rays[:-1])
+
+
+def test_crossings_are_where_light_is_lost_in_the_mean():
+    """Against steps a thousand times as fine; half-way where there is nothing before, and where next to nothing is lost."""
+    levels = torch.tensor([-9.0, -2.0, 3.0, 2.0, -4.0, 30.0, -30.0, 1.0, -60.0, -50.0], dtype=torch.float64)
+    rays = torch.tensor([0, 0, 0, 0, 0, 0, 1, 1, 2, 2])
+    found = crossings(levels, rays)
+    assert found[[0, 3, 4, 6, 8, 9]].tolist() == [0.5] * 6
+    for k in (1, 2, 5, 7):
+        along = torch.linspace(0, 1, 1001, dtype=torch.float64)
+        left = torch.sigmoid(-torch.lerp(levels[k - 1], levels[k], along))
+        middle = ((along[1:] + along[:-1]) / 2 * (left[:-1] - left[1:])).sum() / (left[0] - left[-1])
+        assert float(found[k]) == pytest.approx(float(middle), abs=1e-4)
+    with pytest.raises(ShapeError, match="must be"):
+        crossings(levels, rays[1:])

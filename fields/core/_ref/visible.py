@@ -27,12 +27,13 @@ def visible_samples(
     level_set: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     t_starts, t_ends, rays, packed, x, _ = march_rays(rays_o, rays_d, t_min, t_max, clearance, aabb, step, 0.0, 2**62)
-    sigmas = scale * softplus(grids.value(x, factors, layout, True) + shift)
+    levels = grids.value(x, factors, layout, True) + shift
+    sigmas = scale * softplus(levels)
     if level_set:
         w, trans, _ = weights.weights_from_density(
             torch.zeros_like(sigmas), torch.ones_like(sigmas), weights.rises(sigmas, rays), packed
         )
-        at = t_starts
+        at = (t_starts + t_ends) / 2 - (t_ends - t_starts) * (1 - weights.crossings(levels, rays))
         x = (rays_o[rays] + at[:, None] * rays_d[rays] - aabb[:3]) * (2 / (aabb[3:] - aabb[:3])) - 1
     else:
         w, trans, _ = weights.weights_from_density(t_starts, t_ends, sigmas, packed)

@@ -34,6 +34,17 @@ def rises(values: Tensor, ray_indices: Tensor) -> Tensor:
     return (values - before * same).clamp(min=0)
 
 
+def crossings(levels: Tensor, ray_indices: Tensor) -> Tensor:
+    n = len(levels)
+    here = torch.arange(n, device=levels.device)
+    first = torch.cat([here[:1] == 0, ray_indices[1:] != ray_indices[:-1]])
+    densities = torch.nn.functional.softplus(levels)
+    (level, density), left = (v[(here - 1).clamp(min=0)] for v in (levels, densities)), torch.exp(-densities)
+    lost = left[(here - 1).clamp(min=0)] - left
+    mean = 1 - (densities - density) / (levels - level)
+    return torch.where(first | ~(lost > 1e-4), 0.5, ((mean - left) / lost).clamp(0, 1))
+
+
 def weights_from_alpha(alphas: Tensor, packed: Tensor) -> tuple[Tensor, Tensor]:
     rows, real = _padded(alphas, packed)
     trans, columns = [], rows.new_ones(rows.shape[0])

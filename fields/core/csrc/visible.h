@@ -32,9 +32,19 @@ template <class T, class L> struct VisibleArgs {
     T threshold;               // samples of lower weight do not show
     T stop;                    // the walk ends behind this transmittance
 
-    // Calls show(t, weight) for what shows of ray i; of a level set, that is between a sample and the one before.
+    // Where, from 0 to 1, light is lost in the mean between two samples, along which the level rises evenly; of it remains
+    // 1 / (1 + e^level), whose integral is -softplus(-level). In the middle where nothing can be said.
+    static FIELDS_FN T crossing(T level0, T level1, T density0, T density1) {
+        const T left0 = exp_(-density0), left1 = exp_(-density1);
+        if (!(left0 - left1 > T(1e-4))) return T(0.5);
+        const T mean = 1 - (density1 - density0) / (level1 - level0);
+        const T at = (mean - left1) / (left0 - left1);
+        return at < 0 ? T(0) : at > 1 ? T(1) : at;
+    }
+
+    // Calls show(t, weight) for what shows of ray i: in the middle of a step, or where a level set is crossed.
     template <class Show> FIELDS_FN void walk(int64_t i, Show&& show, T& opacity, T& depth, int64_t& walked) const {
-        T origin[3], along[3], optical = 0, transmittance = 1, before = 0;
+        T origin[3], along[3], optical = 0, transmittance = 1, before = 0, shallower = 0;
         march.normalised(i, origin, along);
         opacity = depth = 0;
         walked = 0;
@@ -49,11 +59,13 @@ template <class T, class L> struct VisibleArgs {
                 axis[a].w[0] = 1 - right;
                 axis[a].w[1] = right;
             }
-            const T density = scale * softplus(grid.summed_at(axis) + shift);
+            const T level = grid.summed_at(axis) + shift, density = scale * softplus(level);
             const T tau = level_set == 0 ? density * dt : density > before ? density - before : T(0);
-            before = density;
             const T weight = transmittance * (1 - exp_(-tau));
-            const T at = level_set ? t : mid;
+            T at = mid;
+            if (level_set) at -= dt * (walked == 0 ? T(0.5) : 1 - crossing(shallower, level, before, density));
+            before = density;
+            shallower = level;
             opacity += weight;
             depth += weight * at;
             if (weight > threshold) show(at, weight);
