@@ -35,7 +35,12 @@ from fields.tensors.colour import spherical_harmonics
 
 _NARROWEST = 0.04  # α of the lobe: below it a map would have to be sharper than the ladder of blurred ones is
 _BEHIND = 0.15  # how much a soft light behind a surface counts at first, one in front being 1
-_AROUND = [[0.5, 0.5, 0.5], [0.5, -0.5, -0.5], [-0.5, 0.5, -0.5], [-0.5, -0.5, 0.5]]  # knots, to find a slope
+_AROUND = [
+    [0.75, 0.75, 0.75],
+    [0.75, -0.75, -0.75],
+    [-0.75, 0.75, -0.75],
+    [-0.75, -0.75, 0.75],
+]  # knots, to find a slope
 _CLEAR = 2.0  # knots that a ray to a light starts above the surface, which is that thick
 
 
