@@ -74,7 +74,7 @@ class RadianceField(Field):
     occupied: Tensor
     level_set = False
     """Whether density tells how deep below a surface a place is, so that light is lost to its rise along a ray (see
-    `fields.core.rises`); else to its integral."""
+    `fields.core.rises`); else to its integral. `render_rays_in` knows integrals only."""
     crop: Crop | None = None
     """What rays see is cut to this box; see `cropped`."""
 
@@ -127,9 +127,13 @@ class RadianceField(Field):
         """[-1, 1] over the box (N, 3) to scene coordinates."""
         return torch.addcmul(self.aabb[:3], x + 1, (self.aabb[3:] - self.aabb[:3]) / 2)
 
+    def level(self, x: Tensor) -> Tensor:
+        """(N,) at normalised positions (N, 3): of a level set, how deep below the surface they are, in units of its thickness."""
+        return self.density_feature(x) + self.density_shift
+
     def density(self, x: Tensor) -> Tensor:
         """σ (N,) at normalised positions (N, 3), before `distance_scale`: the softplus of TensoRF, section 4.3."""
-        return nn.functional.softplus(self.density_feature(x) + self.density_shift)
+        return nn.functional.softplus(self.level(x))
 
     def render_rays(
         self, origins: Tensor, directions: Tensor, background: Tensor | None = None, jitter: Tensor | None = None
@@ -199,7 +203,7 @@ class RadianceField(Field):
 
     def weights(self, x: Tensor, t_starts: Tensor, t_ends: Tensor, rays: Tensor, n: int) -> tuple[Tensor, Tensor]:
         """Weights and transmittance (M,) of packed samples on n rays."""
-        return self._weights(self.density_feature(x) + self.density_shift, t_starts, t_ends, rays, n)
+        return self._weights(self.level(x), t_starts, t_ends, rays, n)
 
     def _weights(self, levels: Tensor, t_starts: Tensor, t_ends: Tensor, rays: Tensor, n: int) -> tuple[Tensor, Tensor]:
         sigmas = nn.functional.softplus(levels)
@@ -225,7 +229,7 @@ class RadianceField(Field):
         n = origins.shape[0]
         t_starts, t_ends, rays, x, _ = self.march(origins, directions, jitter)
         with torch.no_grad():  # a cheap look ahead: what lies behind a surface needs neither gradients nor colour
-            levels = self.density_feature(x) + self.density_shift
+            levels = self.level(x)
             weights, transmittance = self._weights(levels, t_starts, t_ends, rays, n)
             visible = (transmittance > _PASSES).nonzero()[:, 0]
         made = len(x)

@@ -15,9 +15,6 @@ def pytest_addoption(parser):
         help="where tensors of the tests live and kernels run: cuda needs a GPU; emulated runs the GPU kernels' text on a "
         "CPU, slowly",
     )
-    parser.addoption(
-        "--every-gpu", action="store_true", help="compile kernels for every kind of GPU, not only for some"
-    )
     parser.addoption("--browser", action="store_true", help="also use the viewer in Chromium, which takes minutes")
 
 

@@ -112,7 +112,8 @@ def _visible(
                      "resolution": resolution, "channels": channels, "out": sum(channels), "summed": 1}  # fmt: skip
     arguments: dict[str, Any] = {f"march.{k}": v for k, v in march.items()} | {f"grid.{k}": v for k, v in grid.items()}
     arguments |= {"counts": counts, "walked": walked, "opacity": opacity, "depth": depth, "noted_t": noted,
-                  "noted_weights": noted_weights, "shift": shift, "scale": scale, "level_set": int(level_set), "threshold": threshold, "stop": stop}  # fmt: skip
+                  "noted_weights": noted_weights, "shift": shift, "scale": scale, "level_set": int(level_set),
+                  "threshold": threshold, "stop": stop}  # fmt: skip
     team, special, types = specialised(factors, channels, True)
     arguments["grid.factor"] = aligned(factors) if special["aligned"] and _backend.on_gpu(rays_o) else factors
     how: dict[str, Any] = {"grain": 64, "team": team, "special": special, "types": types}

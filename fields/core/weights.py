@@ -80,8 +80,7 @@ def rises(values: Tensor, ray_indices: Tensor) -> Tensor:
     Raises:
         ShapeError: not one index per value.
     """
-    if values.dim() != 1 or values.shape != ray_indices.shape:
-        raise ShapeError(f"values {tuple(values.shape)} and ray_indices {tuple(ray_indices.shape)} must be (n,).")
+    _check_rays(values, ray_indices)
     return _ref.rises(values, ray_indices)
 
 
@@ -99,9 +98,13 @@ def crossings(levels: Tensor, ray_indices: Tensor) -> Tensor:
     Raises:
         ShapeError: not one index per level.
     """
-    if levels.dim() != 1 or levels.shape != ray_indices.shape:
-        raise ShapeError(f"levels {tuple(levels.shape)} and ray_indices {tuple(ray_indices.shape)} must be (n,).")
+    _check_rays(levels, ray_indices)
     return _ref.crossings(levels, ray_indices)
+
+
+def _check_rays(values: Tensor, ray_indices: Tensor) -> None:
+    if values.dim() != 1 or values.shape != ray_indices.shape:
+        raise ShapeError(f"Samples {tuple(values.shape)} and ray_indices {tuple(ray_indices.shape)} must be (n,).")
 
 
 def render_weight_from_alpha(

@@ -41,8 +41,6 @@ class RelightingConfig(Schedule):
     """Cells of the interior for light that is scattered there, each giving to every other; eight times as many for light that comes in."""
     density_shift: float = -10.0
     """σ = softplus(f + shift): starts the field nearly empty."""
-    distance_scale: float = 25.0
-    """Optical depth per unit of σ and length."""
     step_ratio: float = 0.5
     """Marching step in units of the mean knot spacing."""
     shading_threshold: float = 1e-4

@@ -35,12 +35,8 @@ from fields.tensors.colour import spherical_harmonics
 
 _NARROWEST = 0.04  # α of the lobe: below it a map would have to be sharper than the ladder of blurred ones is
 _BEHIND = 0.15  # how much a soft light behind a surface counts at first, one in front being 1
-_AROUND = [
-    [0.75, 0.75, 0.75],
-    [0.75, -0.75, -0.75],
-    [-0.75, 0.75, -0.75],
-    [-0.75, -0.75, 0.75],
-]  # knots, to find a slope
+_AROUND = [[1.0, 1.0, 1.0], [1.0, -1.0, -1.0], [-1.0, 1.0, -1.0], [-1.0, -1.0, 1.0]]  # to find a slope
+_APART = 0.75  # knots from there along each axis: nearer there are kinks, further away surfaces are too much curved
 _CLEAR = 2.0  # knots that a ray to a light starts above the surface, which is that thick
 
 
@@ -281,7 +277,7 @@ class TransferField(TensoRF):
     @torch.no_grad()
     def outward(self, x: Tensor) -> Tensor:
         """As of every field, but the mean around each position: interpolation between knots has kinks at every one of them."""
-        apart = x.new_tensor(_AROUND) * (self.knot * 2 / (self.aabb[3:] - self.aabb[:3]))
+        apart = x.new_tensor(_AROUND) * (_APART * self.knot * 2 / (self.aabb[3:] - self.aabb[:3]))
         _, slope = self.density_grid((x + apart[:, None]).clamp(-1, 1).view(-1, 3), "sum", jacobian=True)
         return normalize(-slope.view(len(apart), -1, 3).sum(0) / (self.aabb[3:] - self.aabb[:3]), dim=-1)
 

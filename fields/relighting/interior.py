@@ -291,7 +291,7 @@ def _solid(field: TransferField, low: Tensor, spacing: float) -> Tensor:
     cell = cell_of(x, field.occupied.shape).unbind(-1)
     there = ((x.abs() <= 1).all(-1) & field.occupied[cell]).nonzero()[:, 0]
     for rows in there.split(_RAYS):
-        solid[rows] = -torch.expm1(-field.density(x[rows]) * field.distance_scale * 2 * spacing)
+        solid[rows] = torch.sigmoid(field.level(x[rows]))  # what light is lost on the way there from outside
     solid = solid.view(counts)
     walls = solid > 0.5
     enclosed = torch.from_numpy(binary_fill_holes(np.asarray(walls.cpu()))).to(walls.device)

@@ -84,9 +84,7 @@ class LevelSet:
 
     def sharpen(self, times: float) -> None:
         """Makes the surface so many times as thin, where it is."""
-        self.field.density_grid.multiply(times)
-        self.field.density_shift *= times
-        self.field.arguments["density_shift"] = self.field.density_shift
+        self.field.steepen(times)
         self.slope *= times
 
     def penalty(self, eikonal: float, smooth: float, generator: torch.Generator) -> Tensor:
@@ -94,7 +92,7 @@ class LevelSet:
         field, box = self.field, self.field.aabb[3:] - self.field.aabb[:3]
         x = torch.rand(8 * _LOOKED_AT, 3, generator=generator, device=box.device) * 2 - 1
         with torch.no_grad():
-            level = field.density_feature(x) + field.density_shift
+            level = field.level(x)
         x = x[level.abs() < 3 * self.steepness][:_LOOKED_AT]
         if not len(x):
             return level.new_zeros(())

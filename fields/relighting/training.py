@@ -101,7 +101,7 @@ class RelightingTraining(TensorfTraining):
 
     def field_arguments(self) -> dict[str, Any]:
         names = ("layout", "density_rank", "appearance_rank", "feature_dim", "hidden", "rank", "lobes", "sharpness", "reflect",
-                 "diffuse", "density_shift", "distance_scale", "step_ratio", "shading_threshold", "cells")  # fmt: skip
+                 "diffuse", "density_shift", "step_ratio", "shading_threshold", "cells")  # fmt: skip
         return {name: getattr(self.config, name) for name in names} | {"exposure": self.scene.exposure}
 
     def _new_optimisers(self) -> None:

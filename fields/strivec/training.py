@@ -148,8 +148,8 @@ def imitate(field: RadianceField, coarse: RadianceField, optimiser: torch.optim.
         near = cells[torch.randint(len(cells), (_POINTS,), device=cells.device)]
         points = near + (torch.rand_like(near) - 0.5) * edge
         with torch.no_grad():
-            wanted = coarse.density_feature(coarse.normalise(points)) + coarse.density_shift
-        found = field.density_feature(field.normalise(points)) + field.density_shift
+            wanted = coarse.level(coarse.normalise(points))
+        found = field.level(field.normalise(points))
         optimiser.zero_grad()
         # Beyond these lie nothing and opacity: how far does not matter.
         nn.functional.mse_loss(found.clamp(-12, 12), wanted.clamp(-10, 10)).backward()

@@ -16,8 +16,6 @@ from fields.errors import BackendError
 from fields.methods import methods
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
-DIFFERENT = {"sm_75", "sm_90", "sm_120"}
-"""Of these the oldest, the newest, and where the text differs: from sm_90 on atomics take vectors."""
 FOR_GPUS = {name: kernel for name, kernel in kernels().items() if kernel.header != "decoder.h"}  # the CPU's decoder
 
 
@@ -63,10 +61,8 @@ def configured() -> list[tuple[str, int, dict]]:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_kernel_and_everything_configured_compiles(architecture, request):
+def test_every_kernel_and_everything_configured_compiles(architecture):
     """To PTX; machine code is made by the tests of the cache."""
-    if architecture not in DIFFERENT and not request.config.getoption("--every-gpu"):
-        pytest.skip("its text is that of sm_75 or of sm_90; --every-gpu compiles it too")
     virtual = architecture.replace("sm_", "compute_")
     wanted = [*((name, 4, {}) for name in FOR_GPUS), *configured()]
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -73,13 +73,13 @@ def test_a_level_set_is_met_where_it_is():
     span = torch.zeros(500, dtype=dtype), torch.full((500,), 6.0, dtype=dtype)
     box = torch.tensor([-1.0, -1, -1, 1, 1, 1], dtype=dtype)
     full = torch.ones(8, 8, 8, dtype=torch.bool)
-    for step, early in ((0.8, 0.08), (0.1, 0.08)):  # knots; and knots of depth that a ray may err by
+    for step in (0.8, 0.1):  # knots
         seen = visible_samples(rays_o, rays_d, *span, full, box, [steepness * inward[..., None]], "dense", step * knot,
                                level_set=True)  # fmt: skip
         hits = beside < radius - 2 * knot
         expected = (9 - beside.square()).sqrt() - (radius**2 - beside.square()).clamp(min=0).sqrt()
-        assert (seen.depth - expected)[hits].abs().max() < early * knot
-        # In the mean over rays, a step's place in the surface is even: what is left is the curvature between knots.
-        assert (seen.depth - expected)[hits].mean().abs() < 0.05 * knot
+        # Between knots a sphere is cut off by up to a fortieth of a knot, and rays that graze it see three times of that.
+        assert (seen.depth - expected)[hits].abs().max() < 0.08 * knot
+        assert (seen.depth - expected)[hits].mean().abs() < 0.02 * knot
         touched = torch.sigmoid(steepness * (radius - beside))
-        assert (seen.opacity - touched).abs().max() < 0.15
+        assert (seen.opacity - touched).abs().max() < 0.05

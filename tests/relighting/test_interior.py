@@ -109,7 +109,7 @@ def test_a_training_starts_as_the_solid_its_silhouettes_allow():
     shape.fill(distance < 0.6, torch.Generator().manual_seed(0))
     directions = normalize(torch.randn(300, 3), dim=-1)
     with torch.no_grad():
-        level = [field.density_feature(r * directions) + field.density_shift for r in (0.45, 0.75)]
+        level = [field.level(r * directions) for r in (0.45, 0.75)]
         found = field.transfer(-2 * directions, directions, around=False)
     assert (level[0] > 0).float().mean() > 0.99 and (level[1] < 0).float().mean() > 0.99
     assert (found.opacity > 0.99).all()

@@ -26,23 +26,24 @@ def weights_from_density(
     return (trans * alphas)[real], trans[real], alphas[real]
 
 
+def _follow(ray_indices: Tensor) -> Tensor:
+    """(n,) bool: whether the sample before is on the same ray."""
+    follow = torch.zeros_like(ray_indices, dtype=torch.bool)
+    follow[1:] = ray_indices[1:] == ray_indices[:-1]
+    return follow
+
+
 def rises(values: Tensor, ray_indices: Tensor) -> Tensor:
-    before = torch.cat([values.new_zeros(min(1, len(values))), values[:-1]])
-    same = torch.cat(
-        [ray_indices.new_zeros(min(1, len(values)), dtype=torch.bool), ray_indices[1:] == ray_indices[:-1]]
-    )
-    return (values - before * same).clamp(min=0)
+    return (values - values.roll(1) * _follow(ray_indices)).clamp(min=0)
 
 
 def crossings(levels: Tensor, ray_indices: Tensor) -> Tensor:
-    n = len(levels)
-    here = torch.arange(n, device=levels.device)
-    first = torch.cat([here[:1] == 0, ray_indices[1:] != ray_indices[:-1]])
     densities = torch.nn.functional.softplus(levels)
-    (level, density), left = (v[(here - 1).clamp(min=0)] for v in (levels, densities)), torch.exp(-densities)
-    lost = left[(here - 1).clamp(min=0)] - left
-    mean = 1 - (densities - density) / (levels - level)
-    return torch.where(first | ~(lost > 1e-4), 0.5, ((mean - left) / lost).clamp(0, 1))
+    left = torch.exp(-densities)
+    lost = left.roll(1) - left
+    mean = 1 - (densities - densities.roll(1)) / (levels - levels.roll(1))
+    said = _follow(ray_indices) & (lost > 1e-4)
+    return torch.where(said, ((mean - left) / lost).clamp(0, 1), 0.5)
 
 
 def weights_from_alpha(alphas: Tensor, packed: Tensor) -> tuple[Tensor, Tensor]:
