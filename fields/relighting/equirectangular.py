@@ -10,6 +10,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 
 def centres(count: int, whole: float) -> Tensor:
@@ -75,14 +76,22 @@ def angles(directions: Tensor) -> tuple[Tensor, Tensor]:
     return torch.atan2(torch.hypot(x, z), y), torch.atan2(x, -z).remainder(2 * math.pi)
 
 
+def corners(height: int | Tensor, theta: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
+    """Between which four pixels of a `padded` picture angles (N,) lie, (N, 4) int64, and the part of each, (N, 4): bilinear.
+
+    Args:
+        height: of the picture, or (N,) of the pictures.
+    """
+    row, column = (v * (height / math.pi) + 0.5 for v in (theta, phi))  # 1 is the centre of the first real one
+    top, left = row.floor(), column.floor()
+    down, right = row - top, column - left
+    below = 2 * height + 2
+    first = (top * below + left).long()
+    steps = torch.stack(torch.broadcast_tensors(first, first + 1, first + below, first + below + 1), -1)
+    return steps, torch.stack([(1 - down) * (1 - right), (1 - down) * right, down * (1 - right), down * right], -1)
+
+
 def sample(pixels: Tensor, height: int, theta: Tensor, phi: Tensor) -> Tensor:
     """Values (N, C) at angles (N,), bilinear, of a `padded` picture ((height + 2) · (2 height + 2), C)."""
-    row, column = (
-        theta * (height / math.pi) + 0.5,
-        phi * (height / math.pi) + 0.5,
-    )  # 1 is the centre of the first real one
-    top, left = row.long().clamp(0, height), column.long().clamp(0, 2 * height)
-    down, right = (row - top)[:, None].to(pixels), (column - left)[:, None].to(pixels)
-    place, below = top * (2 * height + 2) + left, 2 * height + 2
-    upper = torch.lerp(pixels[place], pixels[place + 1], right)
-    return torch.lerp(upper, torch.lerp(pixels[place + below], pixels[place + below + 1], right), down)
+    place, share = corners(height, theta, phi)
+    return embedding_bag(place, pixels, per_sample_weights=share.to(pixels), mode="sum")

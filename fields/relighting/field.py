@@ -245,7 +245,7 @@ class TransferField(TensoRF):
     def look_inside(self, found: Transfer, inside: Interior) -> Transfer:
         """Finds where rays go on to, beneath the surface they end at."""
         found.places, found.ends = inside.places_along(*self.from_above(found, inside))
-        found.uniform = inside.leaving(found.places, found.ends, inside.uniform)
+        found.uniform = inside.reach(found.places, found.ends).of(inside.uniform)
         return found
 
     def from_above(self, found: Transfer, inside: Interior) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +13,13 @@ from torch.nn.functional import max_pool2d
 from fields.data.cameras import Cameras
 from fields.io.atomic import write_tensors
 from fields.relighting.field import TransferField
+from fields.relighting.response import Response
 from fields.relighting.transfer import Illumination, Parts, Transfer
 
 _CHUNK = 16_384  # rays at once
 _THIN = 1 / 512  # opacity below which a pixel is empty: less than half a step of 8 bits
-_FINER = 4  # rays across a pixel at an edge
+_FINER = ((9, 5), (7, 11), (13, 9), (5, 3), (3, 13), (1, 7), (11, 15), (15, 1))
+"""Rays of a pixel at an edge, in sixteenths of it: no two in one row or column, so that edges along either have eight steps."""
 _CHANGE = 0.1  # of opacity
 _STEP = 4.0  # knots, or widths of a pixel, of depth between neighbours that are an edge
 
@@ -25,7 +28,7 @@ _STEP = 4.0  # knots, or widths of a pixel, of depth between neighbours that are
 class TransferImage:
     """A view of a field before there is light.
 
-    A pixel is a ray through its middle; at edges it is the mean of 16 rays.
+    A pixel is a ray through its middle; at edges it is the mean of eight.
     """
 
     field: TransferField
@@ -60,16 +63,14 @@ class TransferImage:
         whole = [(part.map(lambda v, rows=~edges[pixels]: v[rows]), pixels[~edges[pixels]]) for part, pixels in middles]  # type: ignore[misc]
         on_edges = edges.nonzero()[:, 0]
         finer = []
-        offsets = (torch.arange(_FINER, device=every.device) + 0.5) / _FINER
-        for y in offsets:
-            for x in offsets:
-                at = torch.stack([on_edges % width + x, on_edges // width + y], -1)
-                for some, places in zip(on_edges.split(_CHUNK), at.split(_CHUNK), strict=True):
-                    rays = cameras.rays(torch.full_like(some, index), places)
-                    finer.append(_shown(field.transfer(*rays), some))
+        for x, y in _FINER:
+            at = torch.stack([on_edges % width + x / 16, on_edges // width + y / 16], -1)
+            for some, places in zip(on_edges.split(_CHUNK), at.split(_CHUNK), strict=True):
+                rays = cameras.rays(torch.full_like(some, index), places)
+                finer.append(_shown(field.transfer(*rays), some))
         parts, pixels = zip(*whole, *finer, strict=True)
         pixel = torch.cat(pixels)
-        weights = torch.where(edges[pixel], 1 / _FINER**2, 1.0)
+        weights = torch.where(edges[pixel], 1 / len(_FINER), 1.0)
         return TransferImage(field, directions, pixel, weights, Transfer.cat(parts))
 
     @property
@@ -80,10 +81,15 @@ class TransferImage:
     def width(self) -> int:
         return self.directions.shape[1]
 
+    @functools.cached_property
+    def response(self) -> Response:
+        """All of the rays that does not depend on the light."""
+        return Response(self.rays, self.field)
+
     @torch.no_grad()
     def lit(self, illumination: Illumination) -> Parts:
         """Linear radiances (P, 3) along the rays under any light."""
-        return self.rays.lit(illumination, self.field)
+        return self.response.lit(illumination)
 
     def image(self, values: Tensor) -> Tensor:
         """(H, W, C) of values (P, C) or (P,) along the rays; zero elsewhere."""

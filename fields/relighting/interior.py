@@ -15,14 +15,15 @@ that follows from the shape, for lights that no photograph was taken in as well.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool3d, max_pool3d, normalize
+from torch.nn.functional import avg_pool3d, embedding_bag, max_pool3d, normalize
 
 from fields.core import ClearanceCache, accumulate_along_rays, exclusive_sum, march_rays
 from fields.core.grids import dense_sample
@@ -46,6 +47,19 @@ PLACES = 6
 _BALL = (3 / (4 * math.pi)) ** (1 / 3)  # radius of a ball as large as a cube of edge 1
 _RAYS = 2**18  # marched at once
 _FILLED = 0.05  # of a cell, for it to count
+
+
+class Reach(NamedTuple):
+    """What rays show of the interior: linear in its fluences."""
+
+    knots: Tensor
+    """(N, K) int32, of those inside."""
+    shares: Tensor
+    """(N, K) ≥ 0."""
+
+    def of(self, fluence: Tensor) -> Tensor:
+        """(N, C) radiance, of fluences (F, C)."""
+        return embedding_bag(self.knots, fluence, per_sample_weights=self.shares.to(fluence), mode="sum")
 
 
 class Interior:
@@ -191,24 +205,14 @@ class Interior:
 
     @functools.cached_property
     def uniform(self) -> Tensor:
-        """(Nx, Ny, Nz, ORDERS + 1) volume of the fluence under a sky of radiance 1."""
-        return self.volume(self.fluence(4 * math.pi * self.sky.mean(1, keepdim=True))[..., 0])
+        """(F, ORDERS) of a sky of radiance 1."""
+        return self.fluence(4 * math.pi * self.sky.mean(1, keepdim=True))[..., 0]
 
     # ------------------------------------------------------------------------------------ and leaves
 
     def _lit(self, illumination: Illumination) -> Tensor:
-        """Volume of the fluences under all lights, ORDERS × 3 channels. As `lit` it is worked out once for all rays."""
-        return self.volume(self.fluence(self.entering(illumination)).flatten(1))
-
-    def volume(self, values: Tensor) -> Tensor:
-        """(F, C) as something to `look` into: (Nx, Ny, Nz, C + 1)."""
-        dense = values.new_zeros(*self.solid.shape, values.shape[1] + 1)
-        dense[self.cells] = self.filled[:, None] * torch.cat([values, torch.ones_like(values[:, :1])], -1)
-        return dense
-
-    def look(self, points: Tensor, volume: Tensor) -> Tensor:
-        """(N, C) at points (N, 3): interpolated between knots, of which only filled ones say anything."""
-        return _of_filled(dense_sample((points - self.aabb[:3]) * (2 / (self.aabb[3:] - self.aabb[:3])) - 1, volume))
+        """(F, ORDERS × 3) fluences under all lights. As `lit` it is worked out once for all rays."""
+        return self.fluence(self.entering(illumination)).flatten(1)
 
     @torch.no_grad()
     def places_along(self, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
@@ -239,10 +243,31 @@ class Interior:
         at = ((starts + ends) / 2)[found.clamp(0, len(x) - 1)] * (packed[:, 1:] > 0)
         return origins[:, None] + at[..., None] * directions[:, None], total
 
-    def leaving(self, places: Tensor, weight: Tensor, volume: Tensor) -> Tensor:
-        """(N, C) radiance along rays with such `places_along`, of a volume of fluences."""
-        found = self.look(places.reshape(-1, 3), volume).view(*places.shape[:2], -1)
-        return found.mean(1) * (weight / (4 * math.pi))[:, None]
+    def reach(self, places: Tensor, weight: Tensor) -> Reach:
+        """Which knots' fluences leave along rays with such `places_along`, and how much of each."""
+        at = (places - self.aabb[:3]) / self.spacing
+        sides = self._row.shape
+        low = torch.stack([v.floor().clamp(0, n - 2) for v, n in zip(at.unbind(-1), sides, strict=True)], -1)
+        up = (at - low).clamp(0, 1)
+        first = low.long() @ torch.tensor([sides[1] * sides[2], sides[2], 1], device=places.device)
+        knots, shares = [], []
+        row, filled = self._row.flatten(), self.solid.flatten()
+        for corner in itertools.product((0, 1), repeat=3):
+            cell = first + (corner[0] * sides[1] + corner[1]) * sides[2] + corner[2]
+            x, y, z = (v if c else 1 - v for c, v in zip(corner, up.unbind(-1), strict=True))
+            knots.append(row[cell])
+            shares.append(x * y * z * filled[cell] * (row[cell] >= 0))
+        share = torch.stack(shares, -1)
+        share = share / share.sum(-1, keepdim=True).clamp(min=1e-4)  # knots outside say nothing
+        share = share * (weight / (4 * math.pi * places.shape[1]))[:, None, None]
+        return Reach(torch.stack(knots, -1).clamp(min=0).flatten(1), share.flatten(1))
+
+    @functools.cached_property
+    def _row(self) -> Tensor:
+        """(Nx, Ny, Nz) int32: where a knot is among those inside, or −1."""
+        row = torch.full(self.solid.shape, -1, dtype=torch.int32, device=self.solid.device)
+        row[self.cells] = torch.arange(len(self.places), dtype=torch.int32, device=row.device)
+        return row
 
     # ------------------------------------------------------------------------------------ where things are
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
-from fields.relighting.equirectangular import angles, centres, padded, sample
+from fields.relighting.equirectangular import angles, centres, corners, padded
 from fields.relighting.series import angle_for, rows_for, rows_of_ones, sample_columns, sample_rows
 
 LADDER = (4.0, 16.0, 64.0, 256.0, 1024.0)
@@ -34,16 +35,19 @@ class Pyramid:
         linear in log λ between levels; beyond the ends of the ladder, that of the end."""
         theta, phi = angles(directions @ self.world_from_map.to(directions))
         level = ((sharpness / LADDER[0]).log() / math.log(LADDER[1] / LADDER[0])).clamp(0, len(LADDER) - 1)
-        found = torch.zeros(len(directions), 3, dtype=self.levels.dtype, device=self.levels.device)
-        start = 0
-        for i, one in enumerate(LADDER):
-            height, end = _height(one), start + (_height(one) + 2) * (2 * _height(one) + 2)
-            share = 1 - (level - i).abs()
-            used = (share > 0).nonzero()[:, 0]
-            values = sample(self.levels[start:end], height, theta[used], phi[used])
-            found.index_add_(0, used, values * share[used, None].to(values))
-            start = end
-        return found
+        lower = level.long().clamp(max=len(LADDER) - 2)
+        heights = torch.tensor([_height(one) for one in LADDER], device=lower.device)
+        starts = ((heights + 2) * (2 * heights + 2)).cumsum(0).roll(1)
+        starts[0] = 0
+        places, shares = [], []
+        for upper in (0, 1):
+            place, share = corners(heights[lower + upper], theta, phi)
+            part = 1 - (level - lower - upper).abs()
+            places.append(place + starts[lower + upper, None])
+            shares.append(share * part[:, None].to(share))
+        return embedding_bag(
+            torch.cat(places, -1), self.levels, per_sample_weights=torch.cat(shares, -1).to(self.levels), mode="sum"
+        )
 
 
 def _height(sharpness: float) -> int:

@@ -40,10 +40,9 @@ def responses(rays: Transfer, image: TransferImage) -> Tensor:
         white = (rays.sky * rays.cosine(sky[None])) @ spots
         response = response + white[..., None] * rays.diffuse[:, None]
     if (inside := image.field.inside()) is not None and rays.places is not None and rays.uniform is not None:
-        parts = []
+        parts, reach = [], inside.reach(rays.places, rays.ends)  # type: ignore[arg-type]
         for some in spots.split(_AT_ONCE, 1):
-            fluence = inside.fluence(inside.sky @ some)
-            leaving = inside.leaving(rays.places, rays.ends, inside.volume(fluence.flatten(1)))  # type: ignore[arg-type]
+            leaving = reach.of(inside.fluence(inside.sky @ some).flatten(1))
             leaving = leaving.view(len(leaving), ORDERS, -1, 1).transpose(1, 2)
             parts.append(rays.through(leaving, rays.uniform))
         response = response + torch.cat(parts, 1)

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from fields.relighting.basis import LightBasis
-from fields.relighting.interior import ORDERS, Interior
+from fields.relighting.interior import ORDERS, Interior, Reach
 from fields.relighting.lights import Light
 from fields.relighting.transfer import Illumination, Transfer
+
+_AT_ONCE = 2**16  # rays
 
 
 class Stage:
@@ -88,13 +90,17 @@ class Stage:
         """
         assert rays.places is not None and rays.ends is not None
         channels = 1 if bool(self.is_small.all()) else 3
-        leaving = rays.point.new_zeros(*which.shape, ORDERS, channels)
+        fluence = {}
         for i in which[which >= 0].unique().tolist():
             entering = inside.entering(Illumination.of(_white(self.lights[i], self.middle)).to(self.middle.device))
-            volume = inside.volume(inside.fluence(entering[:, :channels]).flatten(1))
-            ray, slot = (which == i).nonzero(as_tuple=True)
-            seen = inside.leaving(rays.places[ray], rays.ends[ray], volume)
-            leaving[ray, slot] = seen.view(-1, ORDERS, channels)
+            fluence[i] = inside.fluence(entering[:, :channels]).flatten(1)
+        leaving = rays.point.new_zeros(*which.shape, ORDERS, channels)
+        for rows in torch.arange(len(rays), device=which.device).split(_AT_ONCE):
+            reach, of_rows = inside.reach(rays.places[rows], rays.ends[rows]), which[rows]
+            for i, values in fluence.items():
+                ray, slot = (of_rows == i).nonzero(as_tuple=True)
+                seen = Reach(reach.knots[ray], reach.shares[ray]).of(values)
+                leaving[rows[ray], slot] = seen.view(-1, ORDERS, channels)
         return leaving
 
 

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from fields.relighting import brdf
-from fields.relighting.basis import LightBasis, fibonacci_sphere
+from fields.relighting.basis import LightBasis
 from fields.relighting.environment import Environment
-from fields.relighting.interior import ORDERS, SKY, Interior
 from fields.relighting.lights import Light
 
 if TYPE_CHECKING:
@@ -176,62 +175,25 @@ class Transfer:
         square = away.square().sum(-1, keepdim=True).clamp(min=1e-12)
         return away / square.sqrt(), rgb / square
 
-    # ------------------------------------------------------------------------------------ under any light
+    # ------------------------------------------------------------------------------------ through the interior
 
-    def lit(self, illumination: Illumination, field: TransferField) -> Parts:
-        """Radiance along the rays. `field` says what light is measured in, and what small lights are hidden."""
-        scattered = self._scattered(illumination, field.basis)
-        if self.places is not None and (inside := field.inside()) is not None:
-            scattered = scattered + self._from_inside(illumination, inside)
-        reflected, direct = torch.zeros_like(scattered), torch.zeros_like(scattered)
-        for light in illumination.lights:
-            towards, irradiance = self.arriving(light)
-            arriving = irradiance * field.visibility(self.point, self.normal, towards)[:, None]
-            reflected = reflected + self.lobe(towards[:, None])[:, 0] * arriving
-            direct = direct + self.diffuse * self.cosine(towards[:, None]) * arriving
-        for environment in illumination.environments:
-            reflected = reflected + self._mirrored(environment)
-            if self.sky is not None:
-                direct = direct + self.diffuse * self._from_the_sky(environment)
-        opacity = self.opacity[:, None]
-        return Parts(opacity * scattered, opacity * reflected, opacity * direct)
-
-    def _scattered(self, illumination: Illumination, basis: LightBasis) -> Tensor:
-        """Equation (4): lights that are far away add up to one strength of every soft light, for all rays."""
-        matrix = basis.matrix()
-        scattered = torch.einsum("nrc,rc->nc", self.scatter, matrix @ illumination.strength(basis))
-        for light in illumination.lights:
-            if light.kind == "point":
-                towards, irradiance = self.arriving(light)
-                response = torch.einsum("nrc,nr->nc", self.scatter, basis.lobes(towards) @ matrix.T)
-                scattered = scattered + response * irradiance
-        return scattered
-
-    def through(self, leaving: Tensor, uniform: Tensor) -> Tensor:
-        """(N, J, 3): what leaves (N, J, ORDERS, 1 or 3) by its gains, which give no more than there is `room` for.
+    def held(self, uniform: Tensor) -> Tensor:
+        """(N, ORDERS, 3): gains of what leaves the interior, which give no more than there is `room` for.
 
         Args:
             uniform: (N, ORDERS) what leaves under a uniform light of radiance 1.
         """
-        everywhere = torch.einsum("noc,no->nc", self.gains, uniform)
-        held = self.gains * (self.room / everywhere.clamp(min=1e-6)).clamp(max=1)[:, None]
-        return (held[:, None] * leaving).sum(2)
+        everywhere = (self.gains * uniform[..., None]).sum(1)
+        return self.gains * (self.room / everywhere.clamp(min=1e-6)).clamp(max=1)[:, None]
 
-    def _from_inside(self, illumination: Illumination, inside: Interior) -> Tensor:
-        assert self.places is not None and self.ends is not None and self.uniform is not None
-        leaving = inside.leaving(self.places, self.ends, inside.lit(illumination))
-        return self.through(leaving.view(-1, 1, ORDERS, 3), self.uniform)[:, 0]
+    def through(self, leaving: Tensor, uniform: Tensor) -> Tensor:
+        """(N, J, 3): what leaves (N, J, ORDERS, 1 or 3) by the gains that are `held`."""
+        return (self.held(uniform)[:, None] * leaving).sum(2)
 
-    def _mirrored(self, environment: Environment) -> Tensor:
-        """A map, seen in the rough surface."""
-        n_v = (self.normal * self.view).sum(-1)
-        whole, rise = brdf.albedo(n_v, self.width)
-        reflectance = self.at_normal * (whole - rise)[:, None] + self.at_grazing * rise[:, None]
-        seen = environment.blurred().lookup(brdf.reflect(self.view, self.normal), brdf.lobe_sharpness(n_v, self.width))
-        return reflectance * (self.mirrored * (n_v > 0))[:, None] * seen
+    # ------------------------------------------------------------------------------------ under any light
 
-    def _from_the_sky(self, environment: Environment) -> Tensor:
-        """(N, 3): what a white diffuse surface makes of a map, which is looked at in `SKY` directions."""
-        assert self.sky is not None
-        directions = fibonacci_sphere(SKY).to(self.point)
-        return (self.sky * self.cosine(directions[None])) @ environment.spots(SKY).to(self.point)
+    def lit(self, illumination: Illumination, field: TransferField) -> Parts:
+        """Radiance along the rays; for one light after the other, keep their `fields.relighting.response.Response`."""
+        from fields.relighting.response import Response
+
+        return Response(self, field).lit(illumination)

@@ -50,11 +50,10 @@ def test_what_leaves_is_what_walks_bring(ball, order):
     albedo = ALBEDOS[order]
     generator = torch.Generator().manual_seed(1)
     fluence = ball.fluence(ball.entering(Illumination.of(SUN))[:, :1])
-    volume = ball.volume(fluence[:, 0] + fluence[:, 1 + order])
     eyes = torch.tensor([[0.0, 2.0, 0.3], [2.0, 0.0, 0.2], [0.1, -2.0, 0.0], [1.2, 1.2, 1.2]])
     directions = normalize(0.1 * torch.randn(4, 3, generator=generator) - eyes, dim=-1)
     places, ends = ball.places_along(eyes, directions)
-    found = ball.leaving(places, ends, volume)[:, 0]
+    found = ball.reach(places, ends).of(fluence[:, 0] + fluence[:, 1 + order])[:, 0]
     walked = torch.stack([_walk(e, d, albedo, generator) for e, d in zip(eyes, directions, strict=True)])
     assert walked.max() > 3 * walked.min()  # from lit and from dark sides
     assert (found - walked).abs().max() < 0.05 * walked.max()
@@ -83,11 +82,11 @@ def test_a_uniform_sky_comes_out_at_most_as_bright(ball):
     """And nearly so where nothing is lost on the way."""
     eyes = normalize(torch.randn(200, 3, generator=torch.Generator().manual_seed(2)), dim=-1) * 2
     places, ends = ball.places_along(eyes, -eyes / 2)
-    orders = ball.leaving(places, ends, ball.uniform)
+    orders = ball.reach(places, ends).of(ball.uniform)
     white = orders[:, 0] + orders[:, 2]
     assert white.max() < 1 and white.min() > 0.75
     sky = ball.fluence(ball.entering(Illumination.of(Environment.constant((1.0, 1.0, 1.0)))))
-    same = ball.leaving(places, ends, ball.volume(sky[..., 0]))
+    same = ball.reach(places, ends).of(sky[..., 0])
     assert torch.allclose(same, orders, rtol=1e-3, atol=1e-5)
 
 

@@ -1,6 +1,8 @@
 """What a transfer field promises whatever it has learned: linear, never negative, never more light out than in."""
 
+import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -64,12 +66,8 @@ def noise(seed: int, dtype: torch.dtype = torch.float32) -> Environment:
 
 
 def in_double(view: TransferImage) -> TransferImage:
-    import copy
-
-    twice = copy.deepcopy(view)
-    twice.rays = view.rays.map(lambda values: values.double() if values.is_floating_point() else values)
-    twice.field = twice.field.double()
-    return twice
+    rays = view.rays.map(lambda values: values.double() if values.is_floating_point() else values)
+    return replace(view, rays=rays, field=copy.deepcopy(view.field).double())
 
 
 # ---------------------------------------------------------------------------------------- linear

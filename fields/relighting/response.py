@@ -1,0 +1,105 @@
+"""Rays that are asked for their radiance under one light after the other: what does not depend on the light is worked out once."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from fields.relighting import brdf
+from fields.relighting.basis import fibonacci_sphere
+from fields.relighting.environment import Environment
+from fields.relighting.interior import ORDERS, SKY
+from fields.relighting.lights import Light
+from fields.relighting.transfer import Illumination, Parts, Transfer
+
+if TYPE_CHECKING:
+    from fields.relighting.field import TransferField
+
+_FAINT = 1e-3  # of what falls on a surface, per steradian: a third of a percent of what a white one sends
+
+
+class Response:
+    """Radiance along rays (N) as a linear function of light, without negative parts.
+
+    Args:
+        rays: before there is light.
+        field: whose rays they are; it says what light is measured in, and what small lights are hidden.
+    """
+
+    def __init__(self, rays: Transfer, field: TransferField) -> None:
+        self.rays, self.field = rays, field
+        self.soft_lights = field.basis.matrix().detach()
+        self.scatter = (rays.opacity[:, None, None] * rays.scatter).flatten(1)
+        """(N, 3 R)."""
+        self.inside = None if rays.places is None else field.inside()
+        if self.inside is not None:
+            assert rays.places is not None and rays.ends is not None and rays.uniform is not None
+            self.reach = self.inside.reach(rays.places, rays.ends)
+            self.gains = (rays.opacity[:, None, None] * rays.held(rays.uniform)).flatten(1)
+            """(N, ORDERS × 3)."""
+
+    def lit(self, illumination: Illumination) -> Parts:
+        """Radiance along the rays under any light."""
+        scattered = self.scattered(illumination)
+        if self.inside is not None:
+            leaving = (self.gains * self.reach.of(self.inside.lit(illumination))).view(-1, ORDERS, 3)
+            scattered = scattered + leaving[:, 0] + leaving[:, 1:].sum(1)
+        reflected, direct = torch.zeros_like(scattered), torch.zeros_like(scattered)
+        for light in illumination.lights:
+            self.shine(light, reflected, direct)
+        for environment in illumination.environments:
+            reflected = reflected + self.mirrored(environment)
+            if self.rays.sky is not None:
+                direct = direct + self.rays.opacity[:, None] * self.rays.diffuse * self.from_the_sky(environment)
+        return Parts(scattered, reflected, direct)
+
+    def scattered(self, illumination: Illumination) -> Tensor:
+        """(N, 3), equation (4): lights that are far away add up to one strength of every soft light, for all rays."""
+        rays, basis = self.rays, self.field.basis
+        strength = self.soft_lights @ illumination.strength(basis)
+        scattered = self.scatter @ torch.diag_embed(strength).flatten(0, 1).to(self.scatter)
+        for light in illumination.lights:
+            if light.kind == "point":
+                towards, irradiance = rays.arriving(light)
+                response = basis.lobes(towards) @ self.soft_lights.T
+                through = (self.scatter.view(len(rays), -1, 3) * response[..., None]).sum(1)
+                scattered = scattered + through * irradiance
+        return scattered
+
+    def shine(self, light: Light, reflected: Tensor, direct: Tensor) -> None:
+        """Adds what the surface sends of a small light, where that is not hidden."""
+        rays = self.rays
+        towards, irradiance = rays.arriving(light)
+        lobe, cosine = rays.lobe(towards[:, None])[:, 0], rays.cosine(towards[:, None])
+        diffuse = rays.diffuse * cosine
+        matters = ((lobe > _FAINT) | (diffuse > 0)).any(-1).nonzero()[:, 0]
+        visible = self.field.visibility(rays.point[matters], rays.normal[matters], towards[matters])
+        arriving = irradiance[matters] * (rays.opacity[matters] * visible)[:, None]
+        reflected[matters] += lobe[matters] * arriving
+        direct[matters] += diffuse[matters] * arriving
+
+    # ------------------------------------------------------------------------------------ maps
+
+    @functools.cached_property
+    def _mirrors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Of rays that see the front of a surface: (N,) sharpness, (N, 3) unit mirrored direction, (N, 3) how much is seen of it."""
+        rays = self.rays
+        n_v = (rays.normal * rays.view).sum(-1)
+        whole, rise = brdf.albedo(n_v, rays.width)
+        reflectance = rays.at_normal * (whole - rise)[:, None] + rays.at_grazing * rise[:, None]
+        seen = reflectance * (rays.opacity * rays.mirrored * (n_v > 0))[:, None]
+        return brdf.lobe_sharpness(n_v, rays.width), brdf.reflect(rays.view, rays.normal), seen
+
+    def mirrored(self, environment: Environment) -> Tensor:
+        """(N, 3): a map, seen in the rough surface."""
+        sharpness, directions, seen = self._mirrors
+        return seen * environment.blurred().lookup(directions, sharpness)
+
+    def from_the_sky(self, environment: Environment) -> Tensor:
+        """(N, 3): what a white diffuse surface makes of a map, which is looked at in `SKY` directions."""
+        assert self.rays.sky is not None
+        directions = fibonacci_sphere(SKY).to(self.rays.point)
+        return (self.rays.sky * self.rays.cosine(directions[None])) @ environment.spots(SKY).to(self.rays.point)
