@@ -77,18 +77,20 @@ def angles(directions: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def corners(height: int | Tensor, theta: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
-    """Between which four pixels of a `padded` picture angles (N,) lie, (N, 4) int64, and the part of each, (N, 4): bilinear.
+    """Between which four pixels of a `padded` picture angles (…) lie, (…, 4) int32, and the part of each, (…, 4): bilinear.
 
     Args:
-        height: of the picture, or (N,) of the pictures.
+        height: of the picture, or (…) of the pictures; it broadcasts with angles.
     """
     row, column = (v * (height / math.pi) + 0.5 for v in (theta, phi))  # 1 is the centre of the first real one
-    top, left = row.floor(), column.floor()
+    top, left = row.int(), column.int()
     down, right = row - top, column - left
     below = 2 * height + 2
-    first = (top * below + left).long()
-    steps = torch.stack(torch.broadcast_tensors(first, first + 1, first + below, first + below + 1), -1)
-    return steps, torch.stack([(1 - down) * (1 - right), (1 - down) * right, down * (1 - right), down * right], -1)
+    first = (top * below + left).int()
+    under = first + torch.as_tensor(below, device=first.device).int()
+    both = right * down
+    place = torch.stack([first, first + 1, under, under + 1], -1)
+    return place, torch.stack([1 - right - down + both, right - both, down - both, both], -1)
 
 
 def sample(pixels: Tensor, height: int, theta: Tensor, phi: Tensor) -> Tensor:

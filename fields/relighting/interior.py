@@ -155,17 +155,15 @@ class Interior:
 
     def fluence(self, entering: Tensor) -> Tensor:
         """(F, ORDERS, C) of lights (F, C): what comes straight, and what each of the albedos adds."""
-        lost, spread = self._exchange
         coarse = self._pool(entering)
-        gathered = spread @ coarse
-        orders = [entering]
-        for albedo, factors in zip(ALBEDOS, lost, strict=True):
-            orders.append(self._unpool(torch.linalg.lu_solve(*factors, albedo * gathered).clamp(min=0)))
-        return torch.stack(orders, 1)
+        # What is added, (1 − ω K)⁻¹ ω K x, is all there is in the end but for what came straight.
+        added = [torch.linalg.lu_solve(*factors, coarse).sub_(coarse).clamp_(min=0) for factors in self._exchange]
+        orders = self._unpool(torch.cat(added, -1)).split(entering.shape[1], -1)
+        return torch.stack([entering, *orders], 1)
 
     @functools.cached_property
-    def _exchange(self) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
-        """Factors of 1 − ω K for every albedo, and K (N, N): how much of the fluence of each coarse cell gets to each other one."""
+    def _exchange(self) -> list[tuple[Tensor, Tensor]]:
+        """Factors of 1 − ω K for every albedo, where K (N, N) is how much of the fluence of each coarse cell gets to each other one."""
         fraction = self._fraction[self._coarse.unbind(-1)]
         edge, sigma = 2 * self.spacing, self.extinction
         places = edge * self._coarse
@@ -174,7 +172,7 @@ class Interior:
         spread.diagonal().copy_(-torch.expm1(-_BALL * sigma * edge * fraction ** (1 / 3)))
         spread = spread / spread.sum(1, keepdim=True).clamp(min=1)  # to rounding no cell gets more than there is
         one = torch.eye(len(spread), device=spread.device, dtype=spread.dtype)
-        return [torch.linalg.lu_factor(one - albedo * spread) for albedo in ALBEDOS], spread
+        return [torch.linalg.lu_factor(one - albedo * spread) for albedo in ALBEDOS]
 
     @functools.cached_property
     def _fraction(self) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,24 +31,32 @@ class Pyramid:
     def to(self, device: torch.device | str) -> Pyramid:
         return replace(self, levels=self.levels.to(device), world_from_map=self.world_from_map.to(device))
 
-    def lookup(self, directions: Tensor, sharpness: Tensor) -> Tensor:
-        """Radiance (N, 3) averaged by lobes around unit directions (N, 3) of the world with sharpness (N,): bilinear on the sphere,
-        linear in log λ between levels; beyond the ends of the ladder, that of the end."""
+    def lookup(self, directions: Tensor, rungs: Rungs) -> Tensor:
+        """Radiance (N, 3) averaged by lobes around unit directions (N, 3) of the world: bilinear on the sphere, linear between rungs."""
         theta, phi = angles(directions @ self.world_from_map.to(directions))
+        place, share = corners(rungs.height, theta[:, None], phi[:, None])
+        place, share = (place + rungs.start[..., None]).flatten(1), (share * rungs.part[..., None]).flatten(1)
+        return embedding_bag(place, self.levels, per_sample_weights=share.to(self.levels), mode="sum")
+
+
+class Rungs(NamedTuple):
+    """Between which two levels of a pyramid each of N lobes is looked up."""
+
+    height: Tensor
+    """(N, 2) of the levels; whole numbers."""
+    start: Tensor
+    """(N, 2) int32: where their pixels are."""
+    part: Tensor
+    """(N, 2) of each."""
+
+    @staticmethod
+    def of(sharpness: Tensor) -> Rungs:
+        """Of lobes of sharpness (N,): linear in its logarithm; beyond the ends of the ladder, its end."""
         level = ((sharpness / LADDER[0]).log() / math.log(LADDER[1] / LADDER[0])).clamp(0, len(LADDER) - 1)
-        lower = level.long().clamp(max=len(LADDER) - 2)
-        heights = torch.tensor([_height(one) for one in LADDER], device=lower.device)
-        starts = ((heights + 2) * (2 * heights + 2)).cumsum(0).roll(1)
-        starts[0] = 0
-        places, shares = [], []
-        for upper in (0, 1):
-            place, share = corners(heights[lower + upper], theta, phi)
-            part = 1 - (level - lower - upper).abs()
-            places.append(place + starts[lower + upper, None])
-            shares.append(share * part[:, None].to(share))
-        return embedding_bag(
-            torch.cat(places, -1), self.levels, per_sample_weights=torch.cat(shares, -1).to(self.levels), mode="sum"
-        )
+        two = level.int().clamp(max=len(LADDER) - 2)[:, None] + torch.arange(2, device=level.device)
+        height = torch.tensor([_height(one) for one in LADDER], device=level.device)
+        start = torch.cat([height[:1] * 0, ((height + 2) * (2 * height + 2)).cumsum(0)]).int()
+        return Rungs(height.to(sharpness)[two], start[two], 1 - (level[:, None] - two).abs())
 
 
 def _height(sharpness: float) -> int:

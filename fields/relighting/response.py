@@ -13,6 +13,7 @@ from fields.relighting.basis import fibonacci_sphere
 from fields.relighting.environment import Environment
 from fields.relighting.interior import ORDERS, SKY
 from fields.relighting.lights import Light
+from fields.relighting.pyramid import Rungs
 from fields.relighting.transfer import Illumination, Parts, Transfer
 
 if TYPE_CHECKING:
@@ -45,8 +46,8 @@ class Response:
         """Radiance along the rays under any light."""
         scattered = self.scattered(illumination)
         if self.inside is not None:
-            leaving = (self.gains * self.reach.of(self.inside.lit(illumination))).view(-1, ORDERS, 3)
-            scattered = scattered + leaving[:, 0] + leaving[:, 1:].sum(1)
+            leaving = self.reach.of(self.inside.lit(illumination)).mul_(self.gains)
+            scattered = scattered + leaving @ torch.eye(3).to(leaving).repeat(ORDERS, 1)
         reflected, direct = torch.zeros_like(scattered), torch.zeros_like(scattered)
         for light in illumination.lights:
             self.shine(light, reflected, direct)
@@ -84,19 +85,19 @@ class Response:
     # ------------------------------------------------------------------------------------ maps
 
     @functools.cached_property
-    def _mirrors(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Of rays that see the front of a surface: (N,) sharpness, (N, 3) unit mirrored direction, (N, 3) how much is seen of it."""
+    def _mirrors(self) -> tuple[Rungs, Tensor, Tensor]:
+        """How sharp, in which unit direction (N, 3), and how much of a map is seen in the surface (N, 3)."""
         rays = self.rays
         n_v = (rays.normal * rays.view).sum(-1)
         whole, rise = brdf.albedo(n_v, rays.width)
         reflectance = rays.at_normal * (whole - rise)[:, None] + rays.at_grazing * rise[:, None]
         seen = reflectance * (rays.opacity * rays.mirrored * (n_v > 0))[:, None]
-        return brdf.lobe_sharpness(n_v, rays.width), brdf.reflect(rays.view, rays.normal), seen
+        return Rungs.of(brdf.lobe_sharpness(n_v, rays.width)), brdf.reflect(rays.view, rays.normal), seen
 
     def mirrored(self, environment: Environment) -> Tensor:
         """(N, 3): a map, seen in the rough surface."""
-        sharpness, directions, seen = self._mirrors
-        return seen * environment.blurred().lookup(directions, sharpness)
+        rungs, directions, seen = self._mirrors
+        return seen * environment.blurred().lookup(directions, rungs)
 
     def from_the_sky(self, environment: Environment) -> Tensor:
         """(N, 3): what a white diffuse surface makes of a map, which is looked at in `SKY` directions."""

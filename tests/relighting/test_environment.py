@@ -12,7 +12,7 @@ from PIL import Image
 from fields.errors import DataError
 from fields.relighting import equirectangular
 from fields.relighting.environment import STUDIOS, Environment, lobe_integral
-from fields.relighting.pyramid import LADDER
+from fields.relighting.pyramid import LADDER, Rungs
 
 quick = settings(max_examples=25, deadline=None)
 
@@ -144,7 +144,10 @@ def test_turning_there_and_back():
         moved.project(axes @ rotation.T, 16.0), environment.project(axes, 16.0), atol=0, rtol=1e-5
     )
     torch.testing.assert_close(moved.sample(axes @ rotation.T), environment.sample(axes), atol=1e-6, rtol=1e-5)
-    seen = [e.blurred().lookup(d, torch.full((9,), 50.0)) for e, d in ((moved, axes @ rotation.T), (environment, axes))]
+    seen = [
+        e.blurred().lookup(d, Rungs.of(torch.full((9,), 50.0)))
+        for e, d in ((moved, axes @ rotation.T), (environment, axes))
+    ]
     torch.testing.assert_close(*seen, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(environment.turned(77).turned(-77).directions(), environment.directions())
 
@@ -250,7 +253,7 @@ def test_blur_is_the_normalised_sum(sharpness):
         environment.directions()[512 // 3, 512] + 0.2 * directions[:40], dim=-1
     )
     directions[40], directions[41] = torch.tensor([0.0, 1, 0]), torch.tensor([0.0, -1, 0])
-    found = environment.blurred().lookup(directions, torch.full((80,), sharpness)).double()
+    found = environment.blurred().lookup(directions, Rungs.of(torch.full((80,), sharpness))).double()
     summed = brute_force(environment, directions, sharpness) / lobe_integral(sharpness)
     # Levels are exact at the centres of their pixels (next test). Between those, of which there are 2.5 to a standard deviation, the
     # bilinear peak is 2 · (π/8)² / 8 = 4 % too low.
@@ -266,7 +269,7 @@ def test_blur_is_exact_where_it_is_stored(sharpness):
     height = round(8 * math.sqrt(sharpness))
     rows = torch.tensor([0, 1, height // 3, height // 2, height - 1])
     directions = equirectangular.directions(height)[rows, rows * 2].contiguous()
-    found = environment.blurred().lookup(directions, torch.full((5,), sharpness, dtype=torch.float64))
+    found = environment.blurred().lookup(directions, Rungs.of(torch.full((5,), sharpness, dtype=torch.float64)))
     ones = Environment(torch.ones(512, 1024, 3, dtype=torch.float64))
     summed = brute_force(environment, directions, sharpness) / brute_force(ones, directions, sharpness)
     # A Gaussian has ended at 6.5 standard deviations: 1e-9 of the sun's image.
@@ -278,7 +281,7 @@ def test_blur_of_a_constant_is_one(height):
     pyramid = Environment(torch.ones(height, 2 * height, 3)).blurred()
     d = random_directions(500).float()
     sharpness = torch.logspace(-2, 5, 500)
-    torch.testing.assert_close(pyramid.lookup(d, sharpness), torch.ones(500, 3), atol=1e-6, rtol=0)
+    torch.testing.assert_close(pyramid.lookup(d, Rungs.of(sharpness)), torch.ones(500, 3), atol=1e-6, rtol=0)
 
 
 def test_lookup_has_no_seam():
@@ -292,13 +295,13 @@ def test_lookup_has_no_seam():
     ]:
         d = torch.nn.functional.normalize(torch.tensor([a, b]), dim=-1)
         for sharpness in LADDER:
-            left, right = pyramid.lookup(d, torch.full((2,), sharpness))
+            left, right = pyramid.lookup(d, Rungs.of(torch.full((2,), sharpness)))
             # 2e-4 rad apart, where nothing changes by more than √λ ≤ 32 of its peak in one.
             torch.testing.assert_close(left, right, atol=1e-2 * float(left.max()), rtol=0)
     d = random_directions(1).expand(3, 3)
-    low, middle, high = pyramid.lookup(d, torch.tensor([16.0, 32.0, 64.0]))
+    low, middle, high = pyramid.lookup(d, Rungs.of(torch.tensor([16.0, 32.0, 64.0])))
     torch.testing.assert_close(middle, (low + high) / 2)
-    assert torch.equal(*pyramid.lookup(d[:2], torch.tensor([1e4, 1024.0])))
+    assert torch.equal(*pyramid.lookup(d[:2], Rungs.of(torch.tensor([1e4, 1024.0]))))
 
 
 WORK = {
@@ -307,7 +310,9 @@ WORK = {
     "sample": lambda e: e.sample(random_directions(6)),
     "project": lambda e: e.project(random_directions(6), 16.0),
     "project sharply": lambda e: e.project(random_directions(6), 5000.0),
-    "blurred": lambda e: e.blurred().lookup(random_directions(6), torch.logspace(0, 4, 6, dtype=torch.float64)),
+    "blurred": lambda e: e.blurred().lookup(
+        random_directions(6), Rungs.of(torch.logspace(0, 4, 6, dtype=torch.float64))
+    ),
 }
 
 
