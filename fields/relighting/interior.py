@@ -247,7 +247,8 @@ class Interior:
         sides = self._row.shape
         low = torch.stack([v.floor().clamp(0, n - 2) for v, n in zip(at.unbind(-1), sides, strict=True)], -1)
         up = (at - low).clamp(0, 1)
-        first = low.long() @ torch.tensor([sides[1] * sides[2], sides[2], 1], device=places.device)
+        i, j, k = low.long().unbind(-1)
+        first = (i * sides[1] + j) * sides[2] + k
         knots, shares = [], []
         row, filled = self._row.flatten(), self.solid.flatten()
         for corner in itertools.product((0, 1), repeat=3):
