@@ -26,6 +26,7 @@ from fields.relighting.environment import Environment
 from fields.relighting.field import TransferField
 from fields.relighting.image import TransferImage
 from fields.relighting.lights import Light
+from fields.relighting.response import Response
 from fields.relighting.scene import LitScene
 from fields.relighting.transfer import Illumination
 
@@ -88,7 +89,8 @@ def flux(field: TransferField, towards: Tensor, light: Tensor) -> Tensor:
     plane = x.reshape(-1, 1) * side + y.reshape(-1, 1) * torch.linalg.cross(towards, side)
     origins = middle + radius * towards + plane
     found = field.transfer(origins, -towards.expand_as(origins))
-    lit = found.lit(Illumination.of(Light("directional", (1.0, 1.0, 1.0), direction=tuple(light.tolist()))), field)
+    lamp = Light("directional", (1.0, 1.0, 1.0), direction=tuple(light.tolist()))
+    lit = Response(found, field).lit(Illumination.of(lamp))
     return lit.total.sum(0) * (2 * radius / _SIDE) ** 2
 
 

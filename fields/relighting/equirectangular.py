@@ -82,14 +82,12 @@ def corners(height: int | Tensor, theta: Tensor, phi: Tensor) -> tuple[Tensor, T
     Args:
         height: of the picture, or (…) of the pictures; it broadcasts with angles.
     """
-    row, column = (v * (height / math.pi) + 0.5 for v in (theta, phi))  # 1 is the centre of the first real one
+    row, column = (v * height / math.pi + 0.5 for v in (theta, phi))  # 1 is the centre of the first real one
     top, left = row.int(), column.int()
     down, right = row - top, column - left
     below = 2 * height + 2
-    first = (top * below + left).int()
-    under = first + torch.as_tensor(below, device=first.device).int()
-    both = right * down
-    place = torch.stack([first, first + 1, under, under + 1], -1)
+    first, both = top * below + left, right * down
+    place = torch.stack([first, first + 1, first + below, first + below + 1], -1)
     return place, torch.stack([1 - right - down + both, right - both, down - both, both], -1)
 
 

@@ -28,6 +28,7 @@ from fields.relighting.brdf import albedo, reflect
 from fields.relighting.develop import Tonemap, develop
 from fields.relighting.environment import Environment
 from fields.relighting.interior import ORDERS, SKY, Interior
+from fields.relighting.response import Response
 from fields.relighting.transfer import Illumination, Parts, Transfer
 from fields.rendering import Rendering
 from fields.tensorf.field import TensoRF
@@ -245,7 +246,6 @@ class TransferField(TensoRF):
     def look_inside(self, found: Transfer, inside: Interior) -> Transfer:
         """Finds where rays go on to, beneath the surface they end at."""
         found.places, found.ends = inside.places_along(*self.from_above(found, inside))
-        found.uniform = inside.reach(found.places, found.ends).of(inside.uniform)
         return found
 
     def from_above(self, found: Transfer, inside: Interior) -> tuple[Tensor, Tensor]:
@@ -294,7 +294,7 @@ class TransferField(TensoRF):
                         sky=sky, **looks._asdict())  # fmt: skip
         if (inside := self.inside()) is not None:
             self.look_inside(seen, inside)
-        return self.developed(seen.lit(self.illumination, self), one[:, None])
+        return self.developed(Response(seen, self).lit(self.illumination), one[:, None])
 
     def render_rays(
         self, origins: Tensor, directions: Tensor, background: Tensor | None = None, jitter: Tensor | None = None
@@ -303,7 +303,7 @@ class TransferField(TensoRF):
         behind = torch.ones(3, device=origins.device) if background is None else background
         found = self.transfer(origins, directions, jitter)
         opacity = found.opacity[:, None]
-        colour = self.developed(found.lit(self.illumination, self), opacity)
+        colour = self.developed(Response(found, self).lit(self.illumination), opacity)
         return Rendering(opacity * colour + (1 - opacity) * behind, found.depth, found.opacity, normal=found.normal)
 
     def developed(self, parts: Parts, opacity: Tensor) -> Tensor:

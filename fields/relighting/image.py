@@ -105,6 +105,8 @@ class TransferImage:
     def save(self, path: Path) -> None:
         """Writes the transfer of every ray, in half precision, as safetensors."""
         tensors = {k: v for k, v in vars(self.rays).items() if v is not None}
+        if self.response.inside is not None:
+            tensors["held"] = self.response.gains
         halves = {k: v if k in ("depth", "point", "places") else v.half() for k, v in tensors.items()}
         basis = {"soft_lights": self.field.basis.matrix().detach(), "axes": self.field.basis.axes}
         size = {"width": self.width, "height": self.height, "sharpness": self.field.basis.sharpness}

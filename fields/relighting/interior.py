@@ -199,7 +199,8 @@ class Interior:
         edge = 2 * self.spacing
         low = self.aabb[:3] + self.spacing / 2
         size = edge * torch.tensor([n - 1 for n in self._fraction.shape], device=low.device)
-        return _of_filled(dense_sample((self.places - low) * (2 / size) - 1, dense))
+        found: Any = dense_sample((self.places - low) * (2 / size) - 1, dense)
+        return found[:, :-1] / found[:, -1:].clamp(min=1e-4)
 
     @functools.cached_property
     def uniform(self) -> Tensor:
@@ -294,11 +295,6 @@ def _between_middles(edge: float, distance: Tensor) -> Tensor:
     lattice = lattice[(lattice > 0) & (lattice <= far * edge)]
     wanted = math.exp(-_BALL * edge) - math.exp(-far * edge)
     return between(distance) * (wanted / float(between(lattice).sum()))
-
-
-def _of_filled(found: Any) -> Tensor:
-    """Values (N, C + 1) that were weighted, the weight last."""
-    return found[:, :-1] / found[:, -1:].clamp(min=1e-4)
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -43,7 +44,7 @@ class Rungs(NamedTuple):
     """Between which two levels of a pyramid each of N lobes is looked up."""
 
     height: Tensor
-    """(N, 2) of the levels; whole numbers."""
+    """(N, 2) int32, of the levels."""
     start: Tensor
     """(N, 2) int32: where their pixels are."""
     part: Tensor
@@ -54,9 +55,10 @@ class Rungs(NamedTuple):
         """Of lobes of sharpness (N,): linear in its logarithm; beyond the ends of the ladder, its end."""
         level = ((sharpness / LADDER[0]).log() / math.log(LADDER[1] / LADDER[0])).clamp(0, len(LADDER) - 1)
         two = level.int().clamp(max=len(LADDER) - 2)[:, None] + torch.arange(2, device=level.device)
-        height = torch.tensor([_height(one) for one in LADDER], device=level.device)
-        start = torch.cat([height[:1] * 0, ((height + 2) * (2 * height + 2)).cumsum(0)]).int()
-        return Rungs(height.to(sharpness)[two], start[two], 1 - (level[:, None] - two).abs())
+        heights = [_height(one) for one in LADDER]
+        starts = itertools.accumulate(((h + 2) * (2 * h + 2) for h in heights[:-1]), initial=0)
+        height, start = (torch.tensor(list(v), dtype=torch.int32, device=level.device) for v in (heights, starts))
+        return Rungs(height[two], start[two], 1 - (level[:, None] - two).abs())
 
 
 def _height(sharpness: float) -> int:

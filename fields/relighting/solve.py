@@ -8,45 +8,35 @@ import torch
 from torch import Tensor
 
 from fields.errors import DataError
-from fields.relighting import brdf
 from fields.relighting.basis import fibonacci_sphere
 from fields.relighting.environment import Environment
 from fields.relighting.image import TransferImage
 from fields.relighting.interior import ORDERS, SKY
-from fields.relighting.transfer import Transfer
+from fields.relighting.response import Response
 
 _SOLID = 0.5  # of opacity: what counts as the object
 _AT_ONCE = 16  # lobes
 _RIDGE = 1e-3  # of the mean of the diagonal: holds what the photograph does not decide close to no light
 
 
-def responses(rays: Transfer, image: TransferImage) -> Tensor:
-    """(P, K, 3): what every pixel shows under each lobe of the light's basis, at a peak radiance of 1."""
-    basis = image.field.basis
-    matrix = basis.matrix()
-    n_v = (rays.normal * rays.view).sum(-1)
-    whole, rise = brdf.albedo(n_v, rays.width)
-    reflectance = rays.at_normal * (whole - rise)[:, None] + rays.at_grazing * rise[:, None]
-    reflectance = reflectance * (rays.mirrored * (n_v > 0))[:, None]
-    sharpness = brdf.lobe_sharpness(n_v, rays.width)[:, None]
-    mirror = brdf.reflect(rays.view, rays.normal)
-    seen = overlap(mirror, sharpness, basis.axes, basis.sharpness) / overlap_with_all(sharpness)
+def responses(response: Response) -> Tensor:
+    """(P, K, 3): what every ray shows under each lobe of the light's basis, at a peak radiance of 1."""
+    rays, basis, mirror = response.rays, response.field.basis, response.mirror
+    sharpness = mirror.sharpness[:, None]
+    seen = overlap(mirror.directions, sharpness, basis.axes, basis.sharpness) / overlap_with_all(sharpness)
     # A light that is lobe k has of lobe j what the two have in common.
     common = overlap(basis.axes, torch.tensor(basis.sharpness), basis.axes, basis.sharpness)
-    response = torch.einsum("prc,rk->pkc", rays.scatter, matrix @ common) + seen[..., None] * reflectance[:, None]
+    total = torch.einsum("prc,rk->pkc", rays.scatter, response.soft_lights @ common)
+    total += seen[..., None] * mirror.reflectance[:, None]
     sky, wide = fibonacci_sphere(SKY).to(rays.point), torch.tensor(SKY / 4)
     spots = overlap(sky, wide, basis.axes, basis.sharpness) / overlap_with_all(wide) * (4 * math.pi / SKY)
     if rays.sky is not None:
-        white = (rays.sky * rays.cosine(sky[None])) @ spots
-        response = response + white[..., None] * rays.diffuse[:, None]
-    if (inside := image.field.inside()) is not None and rays.places is not None and rays.uniform is not None:
-        parts, reach = [], inside.reach(rays.places, rays.ends)  # type: ignore[arg-type]
-        for some in spots.split(_AT_ONCE, 1):
-            leaving = reach.of(inside.fluence(inside.sky @ some).flatten(1))
-            leaving = leaving.view(len(leaving), ORDERS, -1, 1).transpose(1, 2)
-            parts.append(rays.through(leaving, rays.uniform))
-        response = response + torch.cat(parts, 1)
-    return rays.opacity[:, None, None] * response
+        total += (response.white @ spots)[..., None] * rays.diffuse[:, None]
+    if (inside := response.inside) is not None:
+        for some in torch.arange(len(basis.axes)).split(_AT_ONCE):
+            leaving = response.reach.of(inside.fluence(inside.sky @ spots[:, some]).flatten(1))
+            total[:, some] += torch.einsum("pok,poc->pkc", leaving.view(len(leaving), ORDERS, -1), response.gains)
+    return rays.opacity[:, None, None] * total
 
 
 def solve(image: TransferImage, photograph: Tensor) -> Environment:
@@ -72,7 +62,7 @@ def solve(image: TransferImage, photograph: Tensor) -> Environment:
     known = truth.isfinite().all(-1) & (opacity > _SOLID)
     if not known.any():
         raise DataError("The photograph shows nothing where the object is.")
-    along = image.weights[:, None, None] * responses(image.rays, image)
+    along = image.weights[:, None, None] * responses(image.response)
     shown = along.new_zeros(len(pixels), *along.shape[1:]).index_add(0, which, along)
     shown, truth = shown[known].double(), truth[known].double()
     lobes = []

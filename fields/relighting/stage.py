@@ -83,10 +83,12 @@ class Stage:
     # ------------------------------------------------------------------------------------ through the interior
 
     @torch.no_grad()
-    def leaving(self, rays: Transfer, which: Tensor, inside: Interior) -> Tensor:
-        """(N, J, ORDERS, C): what leaves the interior along rays (N) that know their `places`, under each of the lights (N, J), −1: none.
+    def leaving(self, rays: Transfer, which: Tensor, inside: Interior) -> tuple[Tensor, Tensor]:
+        """What leaves the interior along rays (N) that know their `places`.
 
-        To be multiplied by their `tint`: so small lights are white, and C is 1; but it is 3 where there are maps.
+        Returns:
+            (N, J, ORDERS, C) under each of the lights (N, J), −1: none. To be multiplied by their `tint`: so small lights are white, and
+            C is 1; but it is 3 where there are maps. And (N, ORDERS) under a uniform light of radiance 1.
         """
         assert rays.places is not None and rays.ends is not None
         channels = 1 if bool(self.is_small.all()) else 3
@@ -95,13 +97,15 @@ class Stage:
             entering = inside.entering(Illumination.of(_white(self.lights[i], self.middle)).to(self.middle.device))
             fluence[i] = inside.fluence(entering[:, :channels]).flatten(1)
         leaving = rays.point.new_zeros(*which.shape, ORDERS, channels)
+        uniform = rays.point.new_zeros(len(rays), ORDERS)
         for rows in torch.arange(len(rays), device=which.device).split(_AT_ONCE):
             reach, of_rows = inside.reach(rays.places[rows], rays.ends[rows]), which[rows]
+            uniform[rows] = reach.of(inside.uniform)
             for i, values in fluence.items():
                 ray, slot = (of_rows == i).nonzero(as_tuple=True)
                 seen = Reach(reach.knots[ray], reach.shares[ray]).of(values)
                 leaving[rows[ray], slot] = seen.view(-1, ORDERS, channels)
-        return leaving
+        return leaving, uniform
 
 
 def _white(light: Light, middle: Tensor) -> Light:

@@ -170,7 +170,7 @@ class RelightingTraining(TensorfTraining):
         def fit(log_extinction: float) -> tuple[float, float, Tensor]:
             inside = solid.with_extinction(math.exp(log_extinction))
             found.places, found.ends = inside.places_along(*field.from_above(found, inside))
-            leaving = self.stage.leaving(found, slots, inside) * self.tinted(slots)
+            leaving = self.stage.leaving(found, slots, inside)[0] * self.tinted(slots)
             error, gains = _mixture(self.unit * leaving[known], truth[known])
             return error, log_extinction, gains
 
@@ -205,9 +205,8 @@ class RelightingTraining(TensorfTraining):
             visible[rows[ray], slot] = (through * 255).round().to(torch.uint8)
         self.visible = visible
         if inside is not None:
-            every = Transfer.cat(rays)
-            self.uniform = every.uniform
-            self.leaving = self.stage.leaving(every, p.slots[p.view], inside).half()
+            leaving, self.uniform = self.stage.leaving(Transfer.cat(rays), p.slots[p.view], inside)
+            self.leaving = leaving.half()
 
     # ------------------------------------------------------------------------------------ one iteration
 

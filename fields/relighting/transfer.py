@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,9 +17,6 @@ from fields.relighting import brdf
 from fields.relighting.basis import LightBasis
 from fields.relighting.environment import Environment
 from fields.relighting.lights import Light
-
-if TYPE_CHECKING:
-    from fields.relighting.field import TransferField
 
 
 @dataclass(frozen=True)
@@ -135,8 +132,6 @@ class Transfer:
     """(N, PLACES, 3) where what leaves the interior was scattered last, world."""
     ends: Tensor | None = None
     """(N,) how much of the ray ends there."""
-    uniform: Tensor | None = None
-    """(N, ORDERS) what leaves under a uniform light of radiance 1."""
     apart: Tensor | None = None
     """(N,) how far the samples of a ray lie apart, in knots: the distortion of Mip-NeRF 360, known while training."""
 
@@ -189,11 +184,3 @@ class Transfer:
     def through(self, leaving: Tensor, uniform: Tensor) -> Tensor:
         """(N, J, 3): what leaves (N, J, ORDERS, 1 or 3) by the gains that are `held`."""
         return (self.held(uniform)[:, None] * leaving).sum(2)
-
-    # ------------------------------------------------------------------------------------ under any light
-
-    def lit(self, illumination: Illumination, field: TransferField) -> Parts:
-        """Radiance along the rays; for one light after the other, keep their `fields.relighting.response.Response`."""
-        from fields.relighting.response import Response
-
-        return Response(self, field).lit(illumination)

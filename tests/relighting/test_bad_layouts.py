@@ -88,13 +88,6 @@ BAD_NRHINTS = {
 }
 
 
-@pytest.mark.parametrize("change,match", BAD_NRHINTS.values(), ids=BAD_NRHINTS)
-def test_bad_nrhints(tmp_path, cameras, change, match):
-    write_nrhints(tmp_path, cameras)
-    edit(tmp_path / "transforms_train.json", change)
-    assert_fails(tmp_path, match)
-
-
 BAD_SSS_GS = {
     "fewer lights": (lambda d: d["frames"][1].update(light_positions=LIGHTS[:2]), "train.json: camera 1 has 3 file_paths, 2 light_positions"),
     "fewer intensities": (lambda d: d["frames"][1].update(light_intensities=[1]), "camera 1 has 3 file_paths, 3 light_positions, 1 light_int"),
@@ -106,13 +99,6 @@ BAD_SSS_GS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("change,match", BAD_SSS_GS.values(), ids=BAD_SSS_GS)
-def test_bad_sss_gs(tmp_path, cameras, change, match):
-    write_sss_gs(tmp_path, cameras)
-    edit(tmp_path / "transforms_train.json", change)
-    assert_fails(tmp_path, match)
-
-
 BAD_BIGS = {
     "no light": (lambda d: d["frames"][1].pop("light"), r"olat_2/transforms_train.json: frame 1 .* its \"light\" is None"),
     "another kind": (lambda d: d["frames"][1]["light"].update(type="env"), "its \"light\" is .*'env'"),
@@ -122,10 +108,19 @@ BAD_BIGS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("change,match", BAD_BIGS.values(), ids=BAD_BIGS)
-def test_bad_bigs(tmp_path, cameras, change, match):
-    write_bigs(tmp_path, cameras)
-    edit(tmp_path / "olat_2" / "transforms_train.json", change)
+COLLECTIONS = {
+    "nrhints": (write_nrhints, "transforms_train.json", BAD_NRHINTS),
+    "sss_gs": (write_sss_gs, "transforms_train.json", BAD_SSS_GS),
+    "bigs": (write_bigs, "olat_2/transforms_train.json", BAD_BIGS),
+}
+
+
+@pytest.mark.parametrize("name,case", [(name, case) for name, (*_, cases) in COLLECTIONS.items() for case in cases])
+def test_a_bad_collection(tmp_path, cameras, name, case):
+    write, file, cases = COLLECTIONS[name]
+    change, match = cases[case]
+    write(tmp_path, cameras)
+    edit(tmp_path / file, change)
     assert_fails(tmp_path, match)
 
 

@@ -204,8 +204,8 @@ def test_a_stage_lights_as_its_lights_do(field, view):
     which = torch.arange(3).expand(len(view.pixels), 3)
     scattered = stage.scattered(view.rays, which)
     if (inside := field.inside()) is not None:
-        leaving = stage.leaving(view.rays, which, inside) * stage.tint[which][..., None, :]
-        scattered = scattered + view.rays.through(leaving, view.rays.uniform)
+        leaving, uniform = stage.leaving(view.rays, which, inside)
+        scattered = scattered + view.rays.through(leaving * stage.tint[which][..., None, :], uniform)
     towards, _ = stage.arriving(view.rays.point, which)
     visible = torch.stack([field.visibility(view.rays.point, view.rays.normal, towards[:, j]) for j in range(3)], 1)
     surface = stage.surface(view.rays, which, visible)
