@@ -126,6 +126,7 @@ def test_the_size_slider_says_how_large_the_file_would_be(page):
     slider.press("End")
 
 
+@pytest.mark.timeout(600)
 def test_a_path_becomes_a_film_and_survives_its_browser(page, url, tmp_path):
     page.get_by_role("tab", name="Path").click()
     page.get_by_role("button", name="Add key frame").click()
@@ -136,7 +137,7 @@ def test_a_path_becomes_a_film_and_survives_its_browser(page, url, tmp_path):
     page.get_by_text("2 key frames.").wait_for()
     page.get_by_label("Seconds", exact=True).first.fill("0.5")
     page.get_by_label("Seconds", exact=True).first.press("Enter")
-    with page.expect_download(timeout=120_000) as download:
+    with page.expect_download(timeout=300_000) as download:
         page.get_by_role("button", name="Render MP4").click()
     film = tmp_path / "film.mp4"
     download.value.save_as(film)
