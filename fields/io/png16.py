@@ -68,6 +68,19 @@ def decode(data: bytes, header: Header) -> np.ndarray:
     return _unfilter(filtered, rows[:, 0]).view(">u2").astype(np.uint16)
 
 
+def encode(values: np.ndarray) -> bytes:
+    """A file of (H, W, 3) uint16, top row first. Each row holds its differences from the one above."""
+    height, width, _ = values.shape
+    rows = np.ascontiguousarray(values.astype(">u2")).view(np.uint8).reshape(height, -1)
+    above = np.concatenate([np.zeros_like(rows[:1]), rows[:-1]])
+    raw = np.concatenate([np.full((height, 1), 2, np.uint8), rows - above], 1).tobytes()
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(raw, 9)), (b"IEND", b""))
+    return _SIGNATURE + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
+
+
 def _parts(data: bytes) -> list[bytes]:
     """What IDAT chunks hold. Raises ValueError where one is cut off or changed."""
     parts: list[bytes] = []

@@ -1,0 +1,1 @@
+"""REACTO: articulated objects from one video."""

@@ -1,0 +1,130 @@
+"""A video of an articulated object: frames, cameras relative to the part that stands still, and optical flow.
+
+Cameras and images are in any layout of `fields.data` whose frames are named in the order of time, or have a "time". Optical flow lies
+beside them in flow/fw_1, flow/bw_1, flow/fw_2 …, from each frame to that so many frames later or earlier, as KITTI's PNG.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fields.data import read_capture
+from fields.data.assemble import assemble
+from fields.data.bounds import focus, near_far_of
+from fields.data.scene import Scene, Split
+from fields.errors import DataError
+from fields.reacto.flow import read_flow
+
+_OBJECT = 127  # alpha above which a pixel is of the object
+_FEWEST = 4  # frames
+
+
+@dataclass(eq=False)
+class Flow:
+    """From one training frame to another."""
+
+    first: int
+    """Indices into the training frames."""
+    second: int
+    moved: Tensor
+    """(H, W, 2) pixels."""
+    known: Tensor
+    """(H, W) bool."""
+
+
+@dataclass(eq=False)
+class VideoScene(Scene):
+    """A scene whose images are of different moments."""
+
+    times: Tensor = None  # type: ignore[assignment]
+    """(N,) float32 of the training images."""
+    test_times: Tensor = None  # type: ignore[assignment]
+    """Of those held out."""
+    flows: list[Flow] = None  # type: ignore[assignment]
+
+    def to(self, device: torch.device | str) -> VideoScene:
+        moved = cast(VideoScene, super().to(device))
+        flows = [replace(f, moved=f.moved.to(device), known=f.known.to(device)) for f in self.flows]
+        return replace(moved, times=self.times.to(device), test_times=self.test_times.to(device), flows=flows)
+
+
+def load_scene(path: str | Path, *, format: str = "auto", downscale: int = 1) -> VideoScene:
+    """Reads a video, of any layout that `fields.data` knows.
+
+    Raises:
+        DataError: naming the file and what to do, for anything wrong with it.
+    """
+    if downscale != 1:
+        raise DataError(f"{path}: a video is used at its own size, as its optical flow is; leave out --downscale.")
+    capture = read_capture(path, format)
+    capture.masks_are_alpha, capture.real = True, False
+    order = {f.name: k for k, f in enumerate(sorted(capture.frames, key=lambda f: Path(f.name).stem))}
+    scene = assemble(capture)
+    if len(scene.train) < _FEWEST:
+        raise DataError(f"{path}: {len(scene.train)} frames to learn from. Motion is seen in {_FEWEST} or more.")
+    if not scene.alpha:
+        raise DataError(
+            f"{path}: nothing says which pixels show the object. Give images with alpha, or a mask_path for each frame."
+        )
+    splits = []
+    for split in (scene.train, scene.test):  # in the order of time
+        splits.append(split.select(sorted(range(len(split)), key=lambda i: order[split.names[i]])) if len(split) else split)
+    train, test = splits
+    for i, name in enumerate(train.names):
+        if not bool((train.images.image(i)[..., 3] > _OBJECT).any()):
+            raise DataError(f"{path}: the mask of {name} is empty. Remove the frame, or mask the object in it.")
+    aabb = box_of(train)
+    near, far = near_far_of(train.cameras, aabb.double(), None, None)
+    flows = read_flows(Path(path), train)
+    notes = [note for note in scene.notes if not note.startswith("box")]
+    notes.append(f"{len(flows)} fields of optical flow" if flows else "no optical flow beside the frames")
+    known = {k: getattr(scene, k) for k in ("name", "path", "background", "alpha", "world_from_input", "format", "real")}
+    return VideoScene(
+        **known, train=train, test=test, aabb=aabb, near=near, far=far, notes=notes, flows=flows,
+        times=torch.tensor([float(order[n]) for n in train.names]), test_times=torch.tensor([float(order[n]) for n in test.names]),
+    )  # fmt: skip
+
+
+def box_of(split: Split) -> Tensor:
+    """(2, 3) around whatever the masks show: a hull will not do, for what moves is nowhere all the time."""
+    centre = focus(split.cameras)[0].float()
+    reach = []
+    for i in range(len(split)):
+        row, column = (split.images.image(i)[..., 3] > _OBJECT).nonzero().unbind(-1)
+        xy = torch.stack([column, row], -1) + 0.5
+        origins, directions = split.cameras.rays(torch.full_like(row, i), xy)
+        away = centre - origins
+        reach.append(torch.linalg.cross(away, directions).norm(dim=-1).max())
+    radius = 1.05 * torch.stack(reach).max()
+    return torch.stack([centre - radius, centre + radius])
+
+
+def read_flows(folder: Path, train: Split) -> list[Flow]:
+    """All there are between training frames."""
+    place = {Path(name).stem: i for i, name in enumerate(train.names)}
+    stems = sorted(p.stem for p in (folder / Path(train.names[0]).parent).iterdir()) if folder.is_dir() else []
+    number = {stem: k for k, stem in enumerate(stems)}
+    flows = []
+    for way in sorted((folder / "flow").glob("[fb]w_*")):
+        try:
+            gap = int(way.name[3:]) * (1 if way.name[0] == "f" else -1)
+        except ValueError:
+            raise DataError(f"{way}: flow lies in fw_1, bw_1, fw_2 and so on. Rename or remove this folder.") from None
+        for stem, i in place.items():
+            file, k = way / f"{stem}.png", number[stem] + gap
+            if not file.is_file() or not 0 <= k < len(stems) or stems[k] not in place:
+                continue
+            moved, known = read_flow(file)
+            size = int(train.images.height[i]), int(train.images.width[i])
+            if moved.shape[:2] != size:
+                raise DataError(
+                    f"{file}: {moved.shape[1]} × {moved.shape[0]} pixels of flow, but its frame has {size[1]} × {size[0]}."
+                )
+            flows.append(Flow(i, place[stems[k]], torch.from_numpy(moved), torch.from_numpy(np.ascontiguousarray(known))))
+    return flows
