@@ -25,8 +25,10 @@ _ROUNDS = (0.25, 0.1, 0.04)  # how near: radii of the box
 _TURNS, _SLIDES = 0.7, 0.5  # the most from one frame to the next: radians, radii of the box
 _STEPS = 49  # of them that are tried
 _PAIRS, _PER_PAIR = 32, 40  # frame pairs, and tracks of each, that an axis is tried on
-_ADJUSTED = 300  # iterations
+_LOOKED, _ADJUSTED = 80, 300  # iterations
 _FEWEST = 0.02  # of all tracks, that a part must explain
+_STILL = 0.3  # of all tracks, at least, are of what stands still
+_FINEST = 0.1  # pixels
 _CHUNK = 16  # axes at once
 
 
@@ -54,23 +56,23 @@ def poses_of(parts: list[Part], frames: int) -> list[Tensor]:
 
 
 def find_parts(
-    tracks: Tracks, frames: int, tolerance: float, most: int, generator: torch.Generator,
-    say: Callable[[str], None] = lambda line: None,
-) -> list[Part]:  # fmt: skip
+    tracks: Tracks, frames: int, most: int, generator: torch.Generator, say: Callable[[str], None] = lambda line: None
+) -> list[Part]:
     """One joint after the other, while there are tracks to explain.
 
     Args:
         frames: how many training frames there are.
-        tolerance: pixels by which flow may be off.
         most: parts.
     """
     device = tracks.origins.device
+    tracks = tracks.select((tracks.seen.sum(-1) > 1).nonzero()[:, 0])
+    tolerance = noise_of(tracks, frames)
+    say(f"flow is off by {tolerance:.2f} pixels")
     parts = [Part(-1, torch.zeros(6, device=device), torch.zeros(frames, device=device))]
     while len(parts) < most:
         poses = poses_of(parts, frames)
         misfit = torch.stack([tracks.misfit(pose) for pose in poses])
         left = (misfit.amin(0) > 3 * tolerance).nonzero()[:, 0]
-        left = left[tracks.seen[left].sum(-1) > 1]
         say(f"{len(parts)} parts leave {len(left)} of {len(tracks)} tracks unexplained")
         if len(left) < _FEWEST * len(tracks):
             break
@@ -81,12 +83,47 @@ def find_parts(
                 states = torch.zeros(frames, device=device)
                 states[pairs.second] = steps
                 part = Part(parent, twist, states.cumsum(0))
-                candidates.append(_adjusted(tracks.select(left), [*parts, part], tolerance))
-        explained, part = max(candidates, key=lambda found: found[0])
+                candidates.append(_adjusted(tracks.select(left), [*parts, part], tolerance, _LOOKED))
+        part = max(candidates, key=lambda found: found[0])[1]
+        explained, part = _adjusted(tracks.select(left), [*parts, part], tolerance, _ADJUSTED)
         if explained < _FEWEST * len(tracks):
             break
         parts.append(part)
+    return _settled(tracks, parts, tolerance, say)
+
+
+def noise_of(tracks: Tracks, frames: int) -> float:
+    """Pixels by which tracks of what stands still are off: some three times what the better part of all of them are."""
+    still = torch.eye(4, device=tracks.origins.device).expand(frames, 4, 4)
+    return max(_FINEST, 3 * float(tracks.misfit(still).quantile(_STILL)))
+
+
+def _settled(tracks: Tracks, parts: list[Part], tolerance: float, say: Callable[[str], None]) -> list[Part]:
+    """Without the parts that others can do without: what was found first may have been a bit of several. The rest is adjusted again,
+    to what is now left to it."""
+    frames, fewest = len(parts[0].states), _FEWEST * len(tracks)
+    while len(parts) > 1:
+        misfit = torch.stack([tracks.misfit(pose) for pose in poses_of(parts, frames)])
+        leaves = set(range(1, len(parts))) - {part.parent for part in parts}
+        needed = {}
+        for b in leaves:
+            others = torch.cat([misfit[:b], misfit[b + 1 :]]).amin(0)
+            needed[b] = int(((misfit[b] < 2 * tolerance) & (others > 3 * tolerance)).sum())
+        least = min(needed, key=lambda b: needed[b])
+        if needed[least] >= fewest:
+            break
+        say(f"part {least} explains only {needed[least]} tracks that no other part does, and is dropped")
+        parts = [_without(part, least) for k, part in enumerate(parts) if k != least]
+    for b in range(1, len(parts)):
+        misfit = torch.stack([tracks.misfit(pose) for pose in poses_of(parts, frames)])
+        own = (misfit.argmin(0) == b) & (misfit[b] < 4 * tolerance)
+        if own.any():
+            parts[b] = _adjusted(tracks.select(own.nonzero()[:, 0]), parts[: b + 1], tolerance, _ADJUSTED)[1]
     return parts
+
+
+def _without(part: Part, dropped: int) -> Part:
+    return Part(part.parent - (part.parent > dropped), part.twist, part.states)
 
 
 @dataclass(frozen=True)
@@ -176,21 +213,20 @@ def _search(pairs: _Pairs, tolerance: float, generator: torch.Generator, focal: 
     return found
 
 
-def _adjusted(tracks: Tracks, parts: list[Part], tolerance: float) -> tuple[float, Part]:
+def _adjusted(tracks: Tracks, parts: list[Part], tolerance: float, iterations: int) -> tuple[float, Part]:
     """The last part, its twist and states adjusted to the tracks; and how many it explains."""
     part, frames = parts[-1], len(parts[-1].states)
     parent = poses_of(parts[:-1], frames)[part.parent]
     twist, states = part.twist.clone().requires_grad_(), part.states.clone().requires_grad_()
     slides = bool(part.twist[:3].norm() < 1e-6)
     optimiser = torch.optim.Adam([{"params": [twist], "lr": 0.02}, {"params": [states], "lr": 0.02}])
-    enough = tracks.select((tracks.seen.sum(-1) > 1).nonzero()[:, 0])
-    for i in range(_ADJUSTED):
-        progress = i / _ADJUSTED
+    for i in range(iterations):
+        progress = i / iterations
         scale = tolerance * (1 + 7 * (1 - progress))
         for group in optimiser.param_groups:
             group["lr"] = 0.02 * 0.02**progress
         free = twist * twist.new_tensor([0, 0, 0, 1, 1, 1]) if slides else twist
-        off = enough.misfit(parent @ exponential(states[:, None] * free))
+        off = tracks.misfit(parent @ exponential(states[:, None] * free))
         loss = (off.square() / (off.square() + scale**2)).mean() + 1e-3 * states.diff(n=2).square().mean()
         optimiser.zero_grad()
         loss.backward()
@@ -199,7 +235,7 @@ def _adjusted(tracks: Tracks, parts: list[Part], tolerance: float) -> tuple[floa
         free = twist * twist.new_tensor([0, 0, 0, 1, 1, 1]) if slides else twist
         size = (free[3:] if slides else free[:3]).norm()
         done = Part(part.parent, (free / size).detach(), (states * size).detach())
-        off = enough.misfit(parent @ exponential(done.states[:, None] * done.twist))
+        off = tracks.misfit(parent @ exponential(done.states[:, None] * done.twist))
     return float((off < 2 * tolerance).sum()), done
 
 

@@ -51,7 +51,7 @@ class Tracks:
         across = (eye - directions[..., :, None] * directions[..., None, :]) * self.seen[..., None, None]
         a = across.sum(1) + _HELD * eye
         b = (across @ origins[..., None]).sum(1)
-        points = torch.linalg.solve(a, b)[..., 0]
+        points = _solved(a, b[..., 0])
         away = points[:, None] - origins
         along = (away * directions).sum(-1)
         off = torch.linalg.cross(away, directions).square().sum(-1).clamp(min=1e-16).sqrt() / along.clamp(min=1e-3)
@@ -62,6 +62,13 @@ class Tracks:
         _, off = self.triangulate(poses)
         count = self.seen.sum(-1)
         return torch.where(count > 1, (off.square().sum(-1) / count.clamp(min=1)).sqrt(), torch.inf)
+
+
+def _solved(a: Tensor, b: Tensor) -> Tensor:
+    """(N, 3) x with a x = b, of symmetric matrices (N, 3, 3), by Cramer's rule: for so small ones far faster than a library."""
+    rows = [torch.linalg.cross(a[:, i - 2], a[:, i - 1]) for i in range(3)]
+    determinant = (a[:, 0] * rows[0]).sum(-1, keepdim=True)
+    return torch.stack([(row * b).sum(-1) for row in rows], -1) / determinant
 
 
 def tracks_of(scene: VideoScene, count: int, generator: torch.Generator) -> Tracks:
