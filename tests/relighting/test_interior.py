@@ -10,7 +10,7 @@ from fields.relighting.environment import Environment
 from fields.relighting.field import TransferField
 from fields.relighting.interior import ALBEDOS, Interior
 from fields.relighting.lights import Light
-from fields.relighting.shape import LevelSet
+from fields.tensorf.shape import LevelSet
 from fields.relighting.transfer import Illumination
 
 RADIUS, EXTINCTION = 0.5, 6.0

@@ -1,0 +1,96 @@
+"""From parts and joints of tracks to parts that fill boxes: where each part is, and what of it the silhouettes allow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from fields.data.scene import Split
+from fields.errors import DataError
+from fields.reacto.joints import Part, noise_of, poses_of
+from fields.reacto.scene import VideoScene
+from fields.reacto.screws import inverse
+from fields.reacto.tracks import Tracks
+from fields.tensors import resolution_for
+from fields.training.carving import visual_hull
+
+_OUTSIDE = 0.005  # of a part's points to either side, that its box leaves out
+_MARGIN = 0.06  # of the part's longest edge, around its points
+_POINTS = 40  # that say where a part is
+
+
+@dataclass(frozen=True)
+class Rig:
+    """A part in its place, in scene units."""
+
+    parent: int
+    twist: Tensor
+    """(6,), where all joints are at zero."""
+    states: Tensor
+    """(T,) in every training frame."""
+    frame: Tensor
+    """(4, 4) rigid: from the part's own frame, along its main axes, to the scene's."""
+    aabb: Tensor
+    """(6,) in its own frame."""
+    points: Tensor
+    """(P, 3) of its surface, in its own frame."""
+    occupied: Tensor
+    """Cells that the silhouettes allow."""
+
+
+def rig(scene: VideoScene, tracks: Tracks, parts: list[Part], cells: int) -> list[Rig]:
+    """The parts in their boxes.
+
+    Raises:
+        DataError: a part of which there is nothing to be seen.
+    """
+    frames = len(scene.train)
+    middle, radius = scene.aabb.mean(0), (scene.aabb[1] - scene.aabb[0]).max() / 2
+    poses = poses_of(parts, frames)
+    misfit = torch.stack([tracks.misfit(pose) for pose in poses])
+    tolerance = noise_of(tracks, frames)
+    found = []
+    for b, part in enumerate(parts):
+        others = torch.cat([misfit[:b], misfit[b + 1 :]])
+        surely = misfit[b] < 2 * tolerance
+        if len(others):
+            surely &= others.amin(0) > 2 * misfit[b].clamp(min=tolerance)
+        points = tracks.select(surely.nonzero()[:, 0]).triangulate(poses[b])[0] * radius + middle
+        points = points[(points - middle).norm(dim=-1) < 1.5 * radius]
+        if len(points) < _POINTS:
+            raise DataError(f"{scene.path}: part {b} is seen in {len(points)} tracks only. Ask for fewer parts with --parts.")
+        frame, aabb, own = _box(points)
+        twist = torch.cat([part.twist[:3], radius * part.twist[3:] + torch.linalg.cross(middle, part.twist[:3])])
+        split = _as_seen_by(scene.train, _in_scene(poses[b], middle, radius) @ frame)
+        hull = visual_hull(split, aabb, resolution_for(aabb.view(2, 3), cells))
+        found.append(Rig(part.parent, twist, part.states, frame, aabb, own, hull))
+    return found
+
+
+def _in_scene(poses: Tensor, middle: Tensor, radius: Tensor) -> Tensor:
+    """Poses whose lengths are radii about the middle, in scene units about the origin."""
+    moved = poses.clone()
+    moved[:, :3, 3] = radius * poses[:, :3, 3] + middle - (poses[:, :3, :3] @ middle)
+    return moved
+
+
+def _box(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A frame (4, 4) along the main axes of points (P, 3), the box (6,) of most of them in it, with a margin, and the points in it."""
+    middle = points.median(0).values
+    _, _, axes = torch.linalg.svd(points - middle, full_matrices=False)
+    rotation = axes.mT
+    rotation = rotation * torch.linalg.det(rotation)  # of three columns: turned around if it mirrors
+    frame = torch.eye(4, device=points.device)
+    frame[:3, :3], frame[:3, 3] = rotation, middle
+    own = (points - middle) @ rotation
+    low, high = own.quantile(_OUTSIDE, 0), own.quantile(1 - _OUTSIDE, 0)
+    margin = _MARGIN * (high - low).max()
+    return frame, torch.cat([low - margin, high + margin]), own
+
+
+def _as_seen_by(split: Split, poses: Tensor) -> Split:
+    """The images as if the part with these poses (T, 4, 4) stood still and the cameras moved around it."""
+    moved = inverse(poses) @ split.cameras.world_from_camera
+    return Split(replace(split.cameras, world_from_camera=moved), split.images, split.names)
