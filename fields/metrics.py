@@ -22,3 +22,9 @@ def ssim(image: Tensor, truth: Tensor) -> float:
 
     one, other = (x.clamp(0, 1).permute(2, 0, 1)[None] for x in (image, truth))
     return float(kornia_ssim(one, other, window_size=11, padding="valid").mean())
+
+
+def iou(one: Tensor, other: Tensor) -> float:
+    """Intersection over union of two masks of one shape; 1 of two empty ones."""
+    union = int((one | other).sum())
+    return int((one & other).sum()) / union if union else 1.0

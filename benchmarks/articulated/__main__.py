@@ -2,7 +2,7 @@
 
     python -m fields.benchmarks.articulated OUT --track fast --objects laptop scissors
 
-Each is a folder as `fields train reacto` reads it, with the truth beside it: joints.json, and parts/ as meshes.
+Each is a folder as `fields train reacto` reads it, with the truth beside it: joints.json, and points of the surface.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ from fields.benchmarks.articulated.render import (
     picture,
     poses_of,
 )
-from fields.io.atomic import write_json
+from fields.io.atomic import write_atomically, write_json
 from fields.io.images import write_image
 from fields.reacto.flow import write_flow
 
 TRACKS = {"ci": (96, 24, (1, 2)), "fast": (256, 100, (1, 2, 4, 8)), "paper": (600, 100, (1, 2, 4, 8))}
 """Pixels along an edge, frames, and how many frames apart there is flow."""
 _HELD_OUT = 8
+_POINTS = 12_000  # of the surface, per squared radius of the object
 
 
 @dataclass
@@ -82,26 +83,48 @@ def make(thing: Articulated, folder: Path, track: str, paint: str, seed: int, wa
                "states": [float(np.radians(s[b])) if j.kind == "revolute" else s[b] for s in states]}
               for b, j in enumerate(thing.joints)]  # fmt: skip
     write_json(folder / "joints.json", {"size": 2 * radius, "times": list(range(count)), "joints": joints})
+    write_surface(folder / "truth.npz", thing, radius)
+
+
+def write_surface(file: Path, thing: Articulated, radius: float) -> None:
+    """Points spread evenly over the surface of every part, joints at zero, their normals, and which part they are of."""
+    points, normals, part = [], [], []
     for b, solid in enumerate(thing.parts):
-        write_part(folder / "parts" / f"{b}.ply", solid, radius)
+        mesh = surface_of(solid, radius)
+        sides = mesh[:, 1:] - mesh[:, :1]
+        area = torch.linalg.cross(sides[:, 0], sides[:, 1]).norm(dim=-1)
+        count = round(_POINTS * float(area.sum()) / radius**2)
+        generator = torch.Generator().manual_seed(b)
+        some = torch.multinomial(area, count, replacement=True, generator=generator)
+        u, v = torch.rand(2, count, 1, generator=generator)
+        u, v = torch.where(u + v > 1, 1 - u, u), torch.where(u + v > 1, 1 - v, v)
+        x = (mesh[some, 0] + u * sides[some, 0] + v * sides[some, 1]).requires_grad_()
+        (slope,) = torch.autograd.grad(solid(x).sum(), x)
+        points.append(x.detach())
+        normals.append(torch.nn.functional.normalize(slope, dim=-1))
+        part.append(torch.full((count,), b, dtype=torch.uint8))
+    arrays = {"points": torch.cat(points), "normals": torch.cat(normals), "part": torch.cat(part)}
+
+    def save(path: Path) -> None:
+        with path.open("wb") as out:
+            np.savez_compressed(out, **{k: v.numpy().astype("f2" if k == "normals" else v.numpy().dtype) for k, v in arrays.items()})
+
+    write_atomically(file, save)
 
 
-def write_part(file: Path, solid, radius: float) -> None:
-    """Its surface as a mesh, joints at zero."""
-    import trimesh
+def surface_of(solid, radius: float) -> torch.Tensor:
+    """(F, 3, 3) corners of triangles."""
     from skimage.measure import marching_cubes
 
     coarse = torch.linspace(-2, 2, 161) * radius
     points = torch.stack(torch.meshgrid(coarse, coarse, coarse, indexing="ij"), -1).view(-1, 3)
     near = points[solid(points) < 0.03 * radius]
     low, high = near.amin(0) - 0.01 * radius, near.amax(0) + 0.01 * radius
-    step = float((high - low).max()) / 200
+    step = float((high - low).max()) / 250
     axes = [torch.arange(int((b - a) / step) + 2) * step + a for a, b in zip(low.tolist(), high.tolist(), strict=True)]
     grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
-    volume = solid(grid.view(-1, 3)).view(grid.shape[:3]).numpy()
-    vertices, faces, _, _ = marching_cubes(volume, 0.0, spacing=(step,) * 3)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    trimesh.Trimesh(vertices + low.numpy(), faces).export(file)
+    vertices, faces, _, _ = marching_cubes(solid(grid.view(-1, 3)).view(grid.shape[:3]).numpy(), 0.0, spacing=(step,) * 3)
+    return torch.from_numpy(vertices[faces.astype(np.int64)]).float() + low
 
 
 def main(arguments: list[str]) -> int:

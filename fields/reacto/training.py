@@ -16,6 +16,7 @@ from fields.errors import ConfigError, DataError
 from fields.reacto.config import ReactoConfig
 from fields.reacto.field import ArticulatedField, PartField
 from fields.reacto.joints import find_parts
+from fields.reacto.kinds import joints_of
 from fields.reacto.rigging import Rig, rig
 from fields.reacto.scene import VideoScene
 from fields.reacto.tracks import tracks_of
@@ -64,7 +65,7 @@ class ReactoTraining:
         names = ("density_rank", "appearance_rank", "feature_dim", "hidden", "step_ratio", "shading_threshold")
         parts = [
             {"aabb": one.aabb.tolist(), "resolution": list(one.occupied.shape), "near": 0.0, "far": math.inf, "density_shift": 0.0,
-             "frequencies": 1} | {name: getattr(c, name) for name in names}
+             "distance_scale": 1.0, "frequencies": 1} | {name: getattr(c, name) for name in names}
             for one in rigs
         ]  # fmt: skip
         field = ArticulatedField(
@@ -144,7 +145,7 @@ class ReactoTraining:
                 shape.sharpen(c.sharpen)
 
     def finish(self, out: Path) -> Iterable[str]:
-        return self.findings
+        return [*self.findings, *(joint.in_words() for joint in joints_of(self.field))]
 
     # ------------------------------------------------------------------------------------ exact resume
 

@@ -1,0 +1,205 @@
+"""Measuring an articulated field: on frames that were held out, and where it is known against the true joints and surfaces."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fields.data.scene import Split
+from fields.errors import DataError
+from fields.geometry.surface import extract_mesh
+from fields.io.atomic import read_json
+from fields.io.images import write_image
+from fields.metrics import iou
+from fields.reacto.field import ArticulatedField
+from fields.reacto.kinds import Joint, joints_of
+from fields.reacto.scene import VideoScene
+from fields.reacto.screws import exponential, move, prismatic, revolute
+from fields.training.evaluation import Evaluation
+from fields.training.evaluation import compare as compare_now
+
+SURFACE = math.log(2)
+"""The density of a level set on its surface."""
+_FRAMES = 10  # in which surfaces are compared
+_SAMPLES = 40_000  # of a part's surface
+_CELLS = 128
+
+
+def compare(field: ArticulatedField, scene: VideoScene, split: Split, i: int) -> tuple[dict, Tensor]:
+    """Figures of image i at its moment, and a picture."""
+    times = scene.test_times if split is scene.test else scene.times
+    with field.in_state(field.states_at(float(times[i]))):
+        score, picture = compare_now(field, scene, split, i)
+    return score, picture
+
+
+def evaluate(
+    field: ArticulatedField,
+    scene: VideoScene,
+    split: Split,
+    folder: Path | None = None,
+    watch: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Renders every image of a split at its moment; and, where joints.json and truth.npz lie in the scene's folder, says how far joints
+    and surfaces are off."""
+    per_image = []
+    for i in range(len(split)):
+        score, picture = compare(field, scene, split, i)
+        if folder is not None:
+            write_image(folder / f"{Path(split.names[i]).stem}.png", picture)
+        per_image.append(score)
+        if watch:
+            watch(i + 1, len(split))
+    n = max(len(per_image), 1)
+    seconds = sum(s.pop("seconds") for s in per_image) / n
+    results: dict[str, float | None] = {k: sum(s[k] for s in per_image) / n for k in ("psnr", "ssim")}
+    if (truth := Truth.beside(scene)) is not None:
+        results |= joint_errors(joints_of(field), truth) | surface_errors(field, truth)
+    return Evaluation(results | {"lpips": None}, per_image, seconds)
+
+
+# ---------------------------------------------------------------------------------------- the truth
+
+
+@dataclass(frozen=True)
+class Truth:
+    """In the scene's frame, joints at zero."""
+
+    joints: list[Joint]
+    """One for each part but the first. Their states are of all frames of the video."""
+    size: float
+    points: Tensor
+    """(P, 3) spread evenly over the surfaces."""
+    normals: Tensor
+    part: Tensor
+    """(P,) int64."""
+
+    @staticmethod
+    def beside(scene: VideoScene) -> Truth | None:
+        """What lies in the folder of a scene, if anything."""
+        file = scene.path / "joints.json"
+        if not file.is_file():
+            return None
+        similarity = scene.world_from_input.float()
+        scale = float(similarity[:3, 0].norm())
+        try:
+            data, surface = read_json(file), np.load(scene.path / "truth.npz")
+            joints = []
+            for one in data["joints"]:
+                axis = similarity[:3, :3] @ torch.tensor(one["axis"], dtype=torch.float32) / scale
+                pivot = similarity[:3, :3] @ torch.tensor(one["pivot"], dtype=torch.float32) + similarity[:3, 3]
+                states = torch.tensor(one["states"]) * (1 if one["type"] == "revolute" else scale)
+                joints.append(Joint(one["type"], one["parent"], one["child"], axis, pivot, states, 0.0))
+            points = move(similarity, torch.from_numpy(surface["points"]).float())
+            normals = torch.from_numpy(surface["normals"]).float() @ similarity[:3, :3].T / scale
+            part = torch.from_numpy(surface["part"]).long()
+            return Truth(joints, data["size"] * scale, points, normals, part)
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            raise DataError(
+                f"{file}: not the truth about a video ({error!r}). Remove it, or make the video again."
+            ) from None
+
+    def poses(self, frame: int) -> Tensor:
+        """(B, 4, 4) of the true parts in a frame of the video."""
+        poses = [torch.eye(4)] * (1 + len(self.joints))
+        for joint in self.joints:
+            twist = prismatic(joint.axis) if joint.kind == "prismatic" else revolute(joint.axis, joint.pivot)
+            poses[joint.child] = poses[joint.parent] @ exponential(joint.states[frame] * twist)
+        return torch.stack(poses)
+
+
+    def joints_at(self, frame: int) -> list[Joint]:
+        """The joints where they are in a frame of the video."""
+        poses = self.poses(frame)[[joint.parent for joint in self.joints]]
+        return [
+            replace(joint, axis=pose[:3, :3] @ joint.axis, pivot=move(pose, joint.pivot))
+            for joint, pose in zip(self.joints, poses, strict=True)
+        ]
+
+
+def joint_errors(found: list[Joint], truth: Truth) -> dict[str, float | None]:
+    """Mean over the true joints, of the assignment that is best: degrees between axes, distance of axes that turn in hundredths of the
+    object's size, and the part whose kind is right. A joint that was not found is off by 90 degrees, and of no kind."""
+    joints = truth.joints_at(0)  # as ours are
+    slots = [*found, *[None] * max(0, len(truth.joints) - len(found))]
+    best = min(
+        ([_joint_error(one, true, truth.size) for one, true in zip(chosen, joints, strict=True)]
+         for chosen in itertools.permutations(slots, len(joints))),
+        key=lambda errors: sum(angle for angle, _, _ in errors),
+    )  # fmt: skip
+    pivots = [pivot for _, pivot, _ in best if pivot is not None]
+    n = len(best)
+    return {
+        "axis": sum(angle for angle, _, _ in best) / n,
+        "pivot": sum(pivots) / len(pivots) if pivots else None,
+        "kind": sum(kind for _, _, kind in best) / n,
+        "parts": 1.0 + len(found),
+    }
+
+
+def _joint_error(found: Joint | None, true: Joint, size: float) -> tuple[float, float | None, bool]:
+    if found is None:
+        return 90.0, None, False
+    angle = math.degrees(math.acos(min(1.0, abs(float(found.axis @ true.axis)))))
+    if "prismatic" in (found.kind, true.kind):
+        return angle, None, found.kind == true.kind
+    apart, across = found.pivot - true.pivot, torch.linalg.cross(found.axis, true.axis)
+    crossing = float(across.norm())
+    if crossing < 1e-3:  # parallel: from a point to a line
+        distance = float(torch.linalg.cross(apart, true.axis).norm())
+    else:
+        distance = abs(float(apart @ across)) / crossing
+    return angle, 100 * distance / size, found.kind == true.kind
+
+
+@torch.no_grad()
+def surface_errors(field: ArticulatedField, truth: Truth) -> dict[str, float | None]:
+    """Means over some frames. "chamfer": distances from surface to surface, both ways, added, in hundredths of the object's size;
+    "f1": the harmonic mean of the parts that are off by less than one such; "part_iou": of the true surface, by nearest part.
+
+    Distances are to the tangent plane at the nearest of many points, so that their spacing is no floor.
+    """
+    from scipy.optimize import linear_sum_assignment
+    from scipy.spatial import cKDTree
+
+    meshes = [sampled(part) for part in field.parts]
+    label = torch.cat([torch.full((len(points),), b) for b, (points, _) in enumerate(meshes)])
+    last = len(truth.joints[0].states) - 1
+    chamfer, f1, overlap = [], [], []
+    for frame in np.linspace(0, last, _FRAMES).round().astype(int).tolist():
+        poses, true = field.poses(field.states_at(float(frame))), truth.poses(frame)
+        ours = torch.cat([move(pose, points) for pose, (points, _) in zip(poses, meshes, strict=True)])
+        normals = torch.cat([n @ pose[:3, :3].T for pose, (_, n) in zip(poses, meshes, strict=True)])
+        theirs = move(true[truth.part], truth.points)
+        turned = (true[truth.part][:, :3, :3] @ truth.normals[..., None])[..., 0]
+        back, there = cKDTree(theirs).query(ours)[1], cKDTree(ours).query(theirs)[1]
+        off = [((ours - theirs[back]) * turned[back]).sum(-1).abs(), ((theirs - ours[there]) * normals[there]).sum(-1).abs()]
+        chamfer.append(100 * float(off[0].mean() + off[1].mean()) / truth.size)
+        right = [float((d < 0.01 * truth.size).float().mean()) for d in off]
+        f1.append(2 * right[0] * right[1] / max(sum(right), 1e-9))
+        said = label[there]
+        table = np.array([[iou(said == b, truth.part == k) for k in range(len(true))] for b in range(len(meshes))])
+        rows, columns = linear_sum_assignment(-table)
+        overlap.append(float(table[rows, columns].sum()) / len(true))
+    return {name: float(np.mean(values)) for name, values in (("chamfer", chamfer), ("f1", f1), ("part_iou", overlap))}
+
+
+def sampled(part) -> tuple[Tensor, Tensor]:
+    """Points (N, 3) spread evenly over the surface of a part, in its own frame, and their normals."""
+    mesh = extract_mesh(part, SURFACE, resolution=_CELLS)
+    corners = torch.from_numpy(mesh.positions[mesh.faces]).float()
+    sides = corners[:, 1:] - corners[:, :1]
+    across = torch.linalg.cross(sides[:, 0], sides[:, 1])
+    generator = torch.Generator().manual_seed(0)
+    some = torch.multinomial(across.norm(dim=-1), _SAMPLES, replacement=True, generator=generator)
+    u, v = torch.rand(2, _SAMPLES, 1, generator=generator)
+    u, v = torch.where(u + v > 1, 1 - u, u), torch.where(u + v > 1, 1 - v, v)
+    return corners[some, 0] + u * sides[some, 0] + v * sides[some, 1], torch.nn.functional.normalize(across[some], dim=-1)
