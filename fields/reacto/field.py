@@ -20,6 +20,9 @@ from fields.reacto.screws import exponential, inverse
 from fields.rendering import Field, Rendering
 from fields.tensorf.field import TensoRF
 
+_COLOURS = ((0.27, 0.47, 0.67), (0.93, 0.4, 0.47), (0.13, 0.53, 0.2), (0.8, 0.73, 0.27), (0.4, 0.8, 0.93), (0.67, 0.2, 0.47))
+"""Of parts, to tell them apart: Paul Tol's bright scheme."""
+
 
 class PartField(TensoRF):
     """Shape and colour of one part, in its own frame."""
@@ -51,6 +54,7 @@ class ArticulatedField(Field):
         self.states = nn.Parameter(torch.zeros(len(parts), len(times)))
         """(B, T) of the joints, at each time."""
         self.posed: Tensor | None = None
+        self.labelled = False
 
     def constructor_arguments(self) -> dict:
         parts: list[dict[str, Any]] = [part.constructor_arguments() for part in self.parts]  # type: ignore[operator]
@@ -81,6 +85,15 @@ class ArticulatedField(Field):
             yield
         finally:
             self.posed = before
+
+    @contextmanager
+    def coloured_by_part(self) -> Iterator[None]:
+        """Within, every part has one colour."""
+        self.labelled = True
+        try:
+            yield
+        finally:
+            self.labelled = False
 
     # ------------------------------------------------------------------------------------ rendering
 
@@ -113,7 +126,10 @@ class ArticulatedField(Field):
             weight, made = weights[made : made + len(own)], made + len(own)
             shown = (weight.detach() > part.shading_threshold).nonzero()[:, 0]
             shaded += len(shown)
-            rgb = rgb.index_add(0, own[shown], weight[shown, None] * part.colour(x[shown], along[own[shown]]))
+            colour = part.colour(x[shown], along[own[shown]])
+            if self.labelled:
+                colour = colour.new_tensor(_COLOURS[b % len(_COLOURS)]).expand_as(colour)
+            rgb = rgb.index_add(0, own[shown], weight[shown, None] * colour)
         counts = torch.tensor([made, shaded], device="cpu")
         return Rendering(rgb + (1 - opacity[:, None]) * behind, distance, opacity, samples=counts)
 
