@@ -1,0 +1,87 @@
+"""Joints from tracks of points that move as a joint lets them."""
+
+import math
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from fields.reacto.joints import find_parts, poses_of
+from fields.reacto.screws import exponential, move, prismatic, revolute
+from fields.reacto.tracks import Tracks
+
+FRAMES, FOCAL = 20, 200.0
+
+
+def tracked(motions: list[torch.Tensor], counts: list[int], noise: float = 0.0, reach: int = 2) -> tuple[Tracks, torch.Tensor]:
+    """Points of parts with these poses (T, 4, 4), seen by a camera that goes around them, in frames up to `reach` apart; and their parts."""
+    turn = torch.arange(FRAMES) * 2 * math.pi / FRAMES
+    eyes = torch.stack([3 * turn.cos(), 3 * turn.sin(), 1.2 + 0.6 * (2 * turn).sin()], -1)
+    frame, seen, directions, origins, part = [], [], [], [], []
+    for b, (poses, count) in enumerate(zip(motions, counts, strict=True)):
+        points = 0.5 * torch.randn(count, 3)
+        first = torch.randint(FRAMES, (count,))
+        offsets = torch.tensor([0, *range(1, reach + 1), *range(-reach, 0)])
+        when = first[:, None] + offsets
+        there = (when >= 0) & (when < FRAMES)
+        when = when.clamp(0, FRAMES - 1)
+        along = normalize(move(poses[when], points[:, None].expand(-1, len(offsets), 3)) - eyes[when], dim=-1)
+        along = normalize(along + noise / FOCAL * torch.randn_like(along), dim=-1)
+        frame.append(when), seen.append(there), origins.append(eyes[when]), directions.append(along)
+        part.append(torch.full((count,), b))
+    return Tracks(*(torch.cat(v) for v in (frame, seen, origins, directions)), FOCAL), torch.cat(part)
+
+
+def swing(high: float, cycles: float = 1.5) -> torch.Tensor:
+    return high * (1 - torch.cos(2 * math.pi * cycles * torch.arange(FRAMES) / FRAMES)) / 2
+
+
+STILL = torch.eye(4).expand(FRAMES, 4, 4)
+
+
+def test_points_are_found_where_they_are():
+    pose = exponential(torch.randn(FRAMES, 6))
+    tracks, _ = tracked([pose], [200])
+    points, off = tracks.triangulate(pose)
+    assert off.max() < 0.02 and tracks.misfit(pose).max() < 0.02  # float32, at 200 pixels
+    assert tracks.misfit(STILL).median() > 10
+    own = move(pose[tracks.frame[:, 0]], points)
+    ray = normalize(own - tracks.origins[:, 0], dim=-1)
+    torch.testing.assert_close(ray, tracks.directions[:, 0], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+@pytest.mark.parametrize("slides", [False, True])
+def test_one_joint(slides, noise):
+    axis, point = normalize(torch.tensor([0.3, -0.5, 0.8]), dim=0), torch.tensor([0.2, 0.1, -0.3])
+    twist = prismatic(axis) if slides else revolute(axis, point)
+    states = swing(0.6 if slides else 1.5)
+    tracks, _ = tracked([STILL, exponential(states[:, None] * twist)], [1500, 500], noise)
+    found = find_parts(tracks, FRAMES, 5, torch.Generator().manual_seed(0))
+    assert len(found) == 2 and found[1].parent == 0
+    w, v = found[1].twist[:3], found[1].twist[3:]
+    assert float(w.norm()) == pytest.approx(0.0 if slides else 1.0, abs=1e-4)
+    angle = math.degrees(math.acos(min(1.0, abs(float((v if slides else w) @ axis)))))
+    assert angle < (1.0 if noise else 0.2)
+    if not slides:
+        off = torch.linalg.cross(torch.linalg.cross(w, v) - point, axis).norm()
+        assert off < (0.02 if noise else 0.003)
+    span = found[1].states.max() - found[1].states.min()
+    assert float(span) == pytest.approx(float(states.max()), rel=0.03)
+
+
+def test_a_joint_on_a_part_that_moves():
+    """A chain: its second axis goes along with the first part, and no single axis explains it."""
+    first, second = revolute(torch.tensor([0.0, 0, 1]), torch.tensor([0.3, 0, 0])), revolute(torch.tensor([1.0, 0, 0]), torch.tensor([0, 0.4, 0]))
+    outer = exponential(swing(1.2)[:, None] * first)
+    inner = outer @ exponential(swing(1.5, cycles=1.0)[:, None] * second)
+    tracks, _ = tracked([STILL, outer, inner], [1200, 500, 500])
+    found = find_parts(tracks, FRAMES, 5, torch.Generator().manual_seed(0))
+    assert [part.parent for part in found] == [-1, 0, 1]
+    misfit = torch.stack([tracks.misfit(pose) for pose in poses_of(found, FRAMES)])
+    assert (misfit.amin(0) < 0.5).float().mean() > 0.98
+
+
+def test_what_stands_still_has_one_part():
+    tracks, _ = tracked([STILL], [1000], noise=0.3)
+    assert len(find_parts(tracks, FRAMES, 5, torch.Generator().manual_seed(0))) == 1
