@@ -27,7 +27,9 @@ class Options:
 
 
 def main(arguments: list[str]) -> int:
-    options = parse(arguments, Options, "fields articulate", "Writes an articulated object as URDF, and shows its motion.")
+    options = parse(
+        arguments, Options, "fields articulate", "Writes an articulated object as URDF, and shows its motion."
+    )
 
     import torch
 

@@ -14,8 +14,6 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from tyro.conf import Positional
-
 from fields.apps.common import Progress, parse
 from fields.benchmarks.articulated.objects import OBJECTS, Articulated
 from fields.benchmarks.articulated.render import (
@@ -28,6 +26,8 @@ from fields.benchmarks.articulated.render import (
     picture,
     poses_of,
 )
+from tyro.conf import Positional
+
 from fields.io.atomic import write_atomically, write_json
 from fields.io.images import write_image
 from fields.reacto.flow import write_flow
@@ -107,7 +107,9 @@ def write_surface(file: Path, thing: Articulated, radius: float) -> None:
 
     def save(path: Path) -> None:
         with path.open("wb") as out:
-            np.savez_compressed(out, **{k: v.numpy().astype("f2" if k == "normals" else v.numpy().dtype) for k, v in arrays.items()})
+            np.savez_compressed(
+                out, **{k: v.numpy().astype("f2" if k == "normals" else v.numpy().dtype) for k, v in arrays.items()}
+            )
 
     write_atomically(file, save)
 
@@ -123,7 +125,9 @@ def surface_of(solid, radius: float) -> torch.Tensor:
     step = float((high - low).max()) / 250
     axes = [torch.arange(int((b - a) / step) + 2) * step + a for a, b in zip(low.tolist(), high.tolist(), strict=True)]
     grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
-    vertices, faces, _, _ = marching_cubes(solid(grid.view(-1, 3)).view(grid.shape[:3]).numpy(), 0.0, spacing=(step,) * 3)
+    vertices, faces, _, _ = marching_cubes(
+        solid(grid.view(-1, 3)).view(grid.shape[:3]).numpy(), 0.0, spacing=(step,) * 3
+    )
     return torch.from_numpy(vertices[faces.astype(np.int64)]).float() + low
 
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from fields.benchmarks.articulated.objects import Articulated, Joint
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from fields.benchmarks.articulated.objects import Articulated, Joint
 from fields.data.cameras import Cameras
 from fields.rendering import orbit
 
@@ -163,7 +163,9 @@ class Paint:
         return total
 
 
-def picture(thing: Articulated, poses: Tensor, cameras: Cameras, i: int, paint: Paint, middle: Tensor, radius: float) -> Tensor:
+def picture(
+    thing: Articulated, poses: Tensor, cameras: Cameras, i: int, paint: Paint, middle: Tensor, radius: float
+) -> Tensor:
     """(H, W, 4) in [0, 1], straight alpha; 2 × 2 rays per pixel."""
     size = int(cameras.width[i])
     at = (torch.arange(2 * size) + 0.5) / 2
@@ -202,7 +204,9 @@ def centre_hits(thing: Articulated, poses: Tensor, cameras: Cameras, i: int, mid
     return _first_hits(thing, poses, cameras, i, xy, middle, radius)[0]
 
 
-def flow(thing: Articulated, hits: Hits, later: Tensor, cameras: Cameras, i: int, j: int, radius: float) -> tuple[Tensor, Tensor]:
+def flow(
+    thing: Articulated, hits: Hits, later: Tensor, cameras: Cameras, i: int, j: int, radius: float
+) -> tuple[Tensor, Tensor]:
     """(H, W, 2) pixels from image i to j, where the parts have the poses `later`; and (H, W) whether it can be seen there."""
     size = int(cameras.width[i])
     moved, there = torch.zeros(size * size, 2), torch.zeros(size * size, dtype=torch.bool)

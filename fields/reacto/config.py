@@ -68,7 +68,9 @@ class ReactoConfig(Schedule):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be positive.")
         if self.parts < 0 or self.parts == 1:
-            raise ConfigError(f"parts is {self.parts}; an articulated object has at least two, and 0 leaves it to the motion.")
+            raise ConfigError(
+                f"parts is {self.parts}; an articulated object has at least two, and 0 leaves it to the motion."
+            )
 
 
 REACTO = Method(

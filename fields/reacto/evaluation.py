@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -115,7 +114,6 @@ class Truth:
             poses[joint.child] = poses[joint.parent] @ exponential(joint.states[frame] * twist)
         return torch.stack(poses)
 
-
     def joints_at(self, frame: int) -> list[Joint]:
         """The joints where they are in a frame of the video."""
         poses = self.poses(frame)[[joint.parent for joint in self.joints]]
@@ -181,7 +179,10 @@ def surface_errors(field: ArticulatedField, truth: Truth) -> dict[str, float | N
         theirs = move(true[truth.part], truth.points)
         turned = (true[truth.part][:, :3, :3] @ truth.normals[..., None])[..., 0]
         back, there = cKDTree(theirs).query(ours)[1], cKDTree(ours).query(theirs)[1]
-        off = [((ours - theirs[back]) * turned[back]).sum(-1).abs(), ((theirs - ours[there]) * normals[there]).sum(-1).abs()]
+        off = [
+            ((ours - theirs[back]) * turned[back]).sum(-1).abs(),
+            ((theirs - ours[there]) * normals[there]).sum(-1).abs(),
+        ]
         chamfer.append(100 * float(off[0].mean() + off[1].mean()) / truth.size)
         right = [float((d < 0.01 * truth.size).float().mean()) for d in off]
         f1.append(2 * right[0] * right[1] / max(sum(right), 1e-9))
@@ -202,4 +203,6 @@ def sampled(part) -> tuple[Tensor, Tensor]:
     some = torch.multinomial(across.norm(dim=-1), _SAMPLES, replacement=True, generator=generator)
     u, v = torch.rand(2, _SAMPLES, 1, generator=generator)
     u, v = torch.where(u + v > 1, 1 - u, u), torch.where(u + v > 1, 1 - v, v)
-    return corners[some, 0] + u * sides[some, 0] + v * sides[some, 1], torch.nn.functional.normalize(across[some], dim=-1)
+    return corners[some, 0] + u * sides[some, 0] + v * sides[some, 1], torch.nn.functional.normalize(
+        across[some], dim=-1
+    )

@@ -20,7 +20,14 @@ from fields.reacto.screws import exponential, inverse
 from fields.rendering import Field, Rendering
 from fields.tensorf.field import TensoRF
 
-_COLOURS = ((0.27, 0.47, 0.67), (0.93, 0.4, 0.47), (0.13, 0.53, 0.2), (0.8, 0.73, 0.27), (0.4, 0.8, 0.93), (0.67, 0.2, 0.47))
+_COLOURS = (
+    (0.27, 0.47, 0.67),
+    (0.93, 0.4, 0.47),
+    (0.13, 0.53, 0.2),
+    (0.8, 0.73, 0.27),
+    (0.4, 0.8, 0.93),
+    (0.67, 0.2, 0.47),
+)
 """Of parts, to tell them apart: Paul Tol's bright scheme."""
 
 
@@ -41,6 +48,7 @@ class ArticulatedField(Field):
     """
 
     aabb: Tensor
+    frames: Tensor
 
     def __init__(self, *, parts: list[dict], parents: list[int], times: list[float], aabb: list[float]) -> None:
         super().__init__()
@@ -102,7 +110,12 @@ class ArticulatedField(Field):
         return self.render_posed(origins, directions, poses[None], background)
 
     def render_posed(
-        self, origins: Tensor, directions: Tensor, poses: Tensor, background: Tensor | None = None, jitter: Tensor | None = None
+        self,
+        origins: Tensor,
+        directions: Tensor,
+        poses: Tensor,
+        background: Tensor | None = None,
+        jitter: Tensor | None = None,
     ) -> Rendering:
         """Volume rendering of rays (N, 3), each of which meets the parts in its own poses (N or 1, B, 4, 4).
 
@@ -133,7 +146,9 @@ class ArticulatedField(Field):
         counts = torch.tensor([made, shaded], device="cpu")
         return Rendering(rgb + (1 - opacity[:, None]) * behind, distance, opacity, samples=counts)
 
-    def _samples(self, b: int, origins: Tensor, directions: Tensor, pose: Tensor, jitter: Tensor | None) -> tuple[Tensor, ...]:
+    def _samples(
+        self, b: int, origins: Tensor, directions: Tensor, pose: Tensor, jitter: Tensor | None
+    ) -> tuple[Tensor, ...]:
         """Of rays through part b: rays (M,), distances (M,), optical depths (M,), positions (M, 3), and the rays' directions there."""
         part: Any = self.parts[b]
         back = inverse(pose)

@@ -30,9 +30,13 @@ def read_flow(file: Path) -> tuple[np.ndarray, np.ndarray]:
         data = file.read_bytes()
         header = png16.read_header(data)
         if (header.bits, header.colour) != (16, 2):
-            raise ValueError(f"it has {header.bits} bits and colour type {header.colour}; flow has 16 bits and three channels")
+            raise ValueError(
+                f"it has {header.bits} bits and colour type {header.colour}; flow has 16 bits and three channels"
+            )
         png16.require_pixels(data, header)
         values = png16.decode(data, header)
     except (OSError, ValueError) as error:
-        raise DataError(f"{file}: not flow as KITTI's PNG ({error}).\nRemove the folder flow/ to have it estimated.") from None
+        raise DataError(
+            f"{file}: not flow as KITTI's PNG ({error}).\nRemove the folder flow/ to have it estimated."
+        ) from None
     return (values[..., :2].astype(np.float32) - _ZERO) / _UNIT, values[..., 2] > 0

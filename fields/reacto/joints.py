@@ -20,11 +20,11 @@ from fields.reacto.tracks import Tracks
 
 _TRIED = 768  # axes at first
 _KEPT = 12  # of them are looked at more closely
-_AROUND = 32  # others near each of those
+_AROUND = 20  # others near each of those
 _ROUNDS = (0.25, 0.1, 0.04)  # how near: radii of the box
 _TURNS, _SLIDES = 0.7, 0.5  # the most from one frame to the next: radians, radii of the box
 _STEPS = 49  # of them that are tried
-_PAIRS, _PER_PAIR = 32, 40  # frame pairs, and tracks of each, that an axis is tried on
+_PAIRS, _PER_PAIR = 24, 40  # frame pairs, and tracks of each, that an axis is tried on
 _LOOKED, _ADJUSTED = 80, 300  # iterations
 _FEWEST = 0.02  # of all tracks, that a part must explain
 _STILL = 0.3  # of all tracks, at least, are of what stands still

@@ -60,7 +60,9 @@ def rig(scene: VideoScene, tracks: Tracks, parts: list[Part], cells: int) -> lis
         points = tracks.select(surely.nonzero()[:, 0]).triangulate(poses[b])[0] * radius + middle
         points = points[(points - middle).norm(dim=-1) < 1.5 * radius]
         if len(points) < _POINTS:
-            raise DataError(f"{scene.path}: part {b} is seen in {len(points)} tracks only. Ask for fewer parts with --parts.")
+            raise DataError(
+                f"{scene.path}: part {b} is seen in {len(points)} tracks only. Ask for fewer parts with --parts."
+            )
         frame, aabb, own = _box(points)
         twist = torch.cat([part.twist[:3], radius * part.twist[3:] + torch.linalg.cross(middle, part.twist[:3])])
         split = _as_seen_by(scene.train, _in_scene(poses[b], middle, radius) @ frame)

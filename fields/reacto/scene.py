@@ -74,7 +74,9 @@ def load_scene(path: str | Path, *, format: str = "auto", downscale: int = 1) ->
         )
     splits = []
     for split in (scene.train, scene.test):  # in the order of time
-        splits.append(split.select(sorted(range(len(split)), key=lambda i: order[split.names[i]])) if len(split) else split)
+        splits.append(
+            split.select(sorted(range(len(split)), key=lambda i: order[split.names[i]])) if len(split) else split
+        )
     train, test = splits
     for i, name in enumerate(train.names):
         if not bool((train.images.image(i)[..., 3] > _OBJECT).any()):
@@ -84,7 +86,9 @@ def load_scene(path: str | Path, *, format: str = "auto", downscale: int = 1) ->
     flows = read_flows(Path(path), train)
     notes = [note for note in scene.notes if not note.startswith("box")]
     notes.append(f"{len(flows)} fields of optical flow" if flows else "no optical flow beside the frames")
-    known = {k: getattr(scene, k) for k in ("name", "path", "background", "alpha", "world_from_input", "format", "real")}
+    known = {
+        k: getattr(scene, k) for k in ("name", "path", "background", "alpha", "world_from_input", "format", "real")
+    }
     return VideoScene(
         **known, train=train, test=test, aabb=aabb, near=near, far=far, notes=notes, flows=flows,
         times=torch.tensor([float(order[n]) for n in train.names]), test_times=torch.tensor([float(order[n]) for n in test.names]),
@@ -126,5 +130,7 @@ def read_flows(folder: Path, train: Split) -> list[Flow]:
                 raise DataError(
                     f"{file}: {moved.shape[1]} × {moved.shape[0]} pixels of flow, but its frame has {size[1]} × {size[0]}."
                 )
-            flows.append(Flow(i, place[stems[k]], torch.from_numpy(moved), torch.from_numpy(np.ascontiguousarray(known))))
+            flows.append(
+                Flow(i, place[stems[k]], torch.from_numpy(moved), torch.from_numpy(np.ascontiguousarray(known)))
+            )
     return flows

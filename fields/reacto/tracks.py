@@ -104,5 +104,9 @@ def tracks_of(scene: VideoScene, count: int, generator: torch.Generator) -> Trac
         origins.append(((o - middle) / radius).view(-1, most, 3))
         directions.append(d.view(-1, most, 3))
     if not frames:
-        raise DataError(f"{scene.path}: the optical flow knows nothing of the object. Remove the folder flow/ to have it estimated.")
-    return Tracks(torch.cat(frames), torch.cat(seen), torch.cat(origins), torch.cat(directions), float(cameras.fx.mean()))
+        raise DataError(
+            f"{scene.path}: the optical flow knows nothing of the object. Remove the folder flow/ to have it estimated."
+        )
+    return Tracks(
+        torch.cat(frames), torch.cat(seen), torch.cat(origins), torch.cat(directions), float(cameras.fx.mean())
+    )

@@ -53,11 +53,15 @@ class ReactoTraining:
     def find(self) -> list[Rig]:
         c, scene = self.config, self.scene
         if not scene.flows:
-            raise DataError(f"{scene.path}: no optical flow beside the frames. Put it in flow/fw_1 and flow/bw_1, as KITTI's PNG.")
+            raise DataError(
+                f"{scene.path}: no optical flow beside the frames. Put it in flow/fw_1 and flow/bw_1, as KITTI's PNG."
+            )
         tracks = tracks_of(scene, c.tracks, self.generator)
         found = find_parts(tracks, len(scene.train), c.parts or _MOST_PARTS, self.generator, self.findings.append)
         if len(found) < 2:
-            raise DataError(f"{scene.path}: nothing in it moves against the rest. A video of an articulated object shows its joints move.")
+            raise DataError(
+                f"{scene.path}: nothing in it moves against the rest. A video of an articulated object shows its joints move."
+            )
         return rig(scene, tracks, found, c.voxels[0])
 
     def new_field(self, rigs: list[Rig]) -> ArticulatedField:
@@ -69,7 +73,10 @@ class ReactoTraining:
             for one in rigs
         ]  # fmt: skip
         field = ArticulatedField(
-            parts=parts, parents=[one.parent for one in rigs], times=scene.times.tolist(), aabb=scene.aabb.flatten().tolist()
+            parts=parts,
+            parents=[one.parent for one in rigs],
+            times=scene.times.tolist(),
+            aabb=scene.aabb.flatten().tolist(),
         )
         field.frames.copy_(torch.stack([one.frame for one in rigs]))
         with torch.no_grad():
@@ -92,7 +99,9 @@ class ReactoTraining:
             "motion": ([self.field.twists, self.field.states], c.rate_motion),
         }
         self.optimiser = torch.optim.Adam(
-            [{"params": params, "lr": rate, "rate": rate} for params, rate in groups.values()], betas=(0.9, 0.99), eps=1e-8
+            [{"params": params, "lr": rate, "rate": rate} for params, rate in groups.values()],
+            betas=(0.9, 0.99),
+            eps=1e-8,
         )
         if moments is not None:  # of what was not replaced
             self.optimiser.state.update({p: s for p, s in moments.items() if any(p is q for _, q in self._named())})
@@ -157,7 +166,11 @@ class ReactoTraining:
         for name, parameter in self._named():
             tensors |= {f"adam.{name}.{k}": v for k, v in self.optimiser.state.get(parameter, {}).items()}
         tensors["generator"] = self.generator.get_state()
-        plain = {"field": self.field.constructor_arguments(), "slopes": [s.slope for s in self.shapes], "findings": self.findings}
+        plain = {
+            "field": self.field.constructor_arguments(),
+            "slopes": [s.slope for s in self.shapes],
+            "findings": self.findings,
+        }
         return tensors, plain
 
     @classmethod
@@ -183,6 +196,8 @@ def occupied(part: PartField, resolution: tuple[int, int, int]) -> Tensor:
     from fields.radiance import centres
 
     axes = [centres(n, part.aabb.device) for n in resolution]
-    levels = torch.stack([part.level(torch.stack(torch.meshgrid(x[None], *axes[1:], indexing="ij"), -1).view(-1, 3)) for x in axes[0]])
+    levels = torch.stack(
+        [part.level(torch.stack(torch.meshgrid(x[None], *axes[1:], indexing="ij"), -1).view(-1, 3)) for x in axes[0]]
+    )
     there = (softplus(levels.view(resolution)) > 1e-3).float()
     return torch.nn.functional.max_pool3d(there[None, None], 3, 1, 1)[0, 0] > 0

@@ -40,11 +40,17 @@ def in_input_frame(joint: Joint, input_from_world: np.ndarray) -> Joint:
     shift = torch.from_numpy(input_from_world[:3, 3]).to(joint.axis)
     states = joint.states * scale if joint.kind == "prismatic" else joint.states
     return replace(
-        joint, axis=turn @ joint.axis, pivot=scale * (turn @ joint.pivot) + shift, states=states, pitch=scale * joint.pitch
+        joint,
+        axis=turn @ joint.axis,
+        pivot=scale * (turn @ joint.pivot) + shift,
+        states=states,
+        pitch=scale * joint.pitch,
     )
 
 
-def write_urdf(folder: Path, name: str, field: ArticulatedField, input_from_world: np.ndarray, resolution: int = 128) -> Path:
+def write_urdf(
+    folder: Path, name: str, field: ArticulatedField, input_from_world: np.ndarray, resolution: int = 128
+) -> Path:
     """Writes NAME.urdf, and meshes/part_0.obj and so on beside it; returns the first."""
     joints = [in_input_frame(joint, input_from_world) for joint in joints_of(field)]
     stands = {0: np.zeros(3)} | {joint.child: joint.pivot.double().cpu().numpy() for joint in joints}

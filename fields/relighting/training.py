@@ -23,9 +23,9 @@ from fields.relighting.config import RelightingConfig
 from fields.relighting.field import TransferField
 from fields.relighting.interior import Interior
 from fields.relighting.scene import LitScene
-from fields.tensorf.shape import LevelSet, inflated
 from fields.relighting.stage import Stage
 from fields.relighting.transfer import Transfer
+from fields.tensorf.shape import LevelSet, inflated
 from fields.tensorf.training import TensorfTraining
 from fields.training.pixels import rows_near_silhouettes
 

@@ -27,7 +27,9 @@ def test_gradients_also_where_nothing_moves():
 
 def test_turning_about_an_axis_keeps_it_and_sliding_moves_along_it():
     axis, point = torch.nn.functional.normalize(torch.randn(20, 3), dim=-1), torch.randn(20, 3)
-    torch.testing.assert_close(move(exponential(1.3 * revolute(axis, point)), point + 0.7 * axis), point + 0.7 * axis, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        move(exponential(1.3 * revolute(axis, point)), point + 0.7 * axis), point + 0.7 * axis, atol=1e-5, rtol=0
+    )
     torch.testing.assert_close(move(exponential(1.3 * prismatic(axis)), point), point + 1.3 * axis, atol=1e-6, rtol=0)
     pose = exponential(torch.randn(20, 6))
     torch.testing.assert_close(move(inverse(pose), move(pose, point)), point, atol=1e-5, rtol=0)

@@ -10,8 +10,8 @@ from fields.relighting.environment import Environment
 from fields.relighting.field import TransferField
 from fields.relighting.interior import ALBEDOS, Interior
 from fields.relighting.lights import Light
-from fields.tensorf.shape import LevelSet
 from fields.relighting.transfer import Illumination
+from fields.tensorf.shape import LevelSet
 
 RADIUS, EXTINCTION = 0.5, 6.0
 SUN = Light("directional", (1.0, 1.0, 1.0), direction=(0.0, 1.0, 0.0))
