@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
     from fields.io.run import results_folder, scene_of, world_from_input
     from fields.reacto.field import ArticulatedField
     from fields.reacto.kinds import joints_of
-    from fields.reacto.urdf import in_input_frame, write_urdf
+    from fields.reacto.urdf import write_urdf
     from fields.rendering import render
     from fields.training.pixels import composite
 
@@ -52,10 +52,10 @@ def main(arguments: list[str]) -> int:
         raise ConfigError(f"--resolution {options.resolution}: a mesh has 8 to 1024 cells along its longest side.")
     scene = scene_of(options.run, config, options.data).to(field.aabb.device)
     out = options.out or results_folder(options.run) / "articulated"
-    input_from_world = torch.linalg.inv(world_from_input(options.run)).numpy()
+    input_from_world = torch.linalg.inv(world_from_input(options.run))
     with Progress("articulate") as progress:
-        file = write_urdf(out, scene.name, field, input_from_world, options.resolution)
-        joints = [in_input_frame(joint, input_from_world) for joint in joints_of(field)]
+        file = write_urdf(out, scene.name, field, input_from_world.numpy(), options.resolution)
+        joints = [joint.transformed(input_from_world) for joint in joints_of(field)]
         described = [
             {"type": j.kind, "parent": j.parent, "child": j.child, "axis": j.axis.tolist(), "pivot": j.pivot.tolist(),
              "limits": j.limits, "pitch": j.pitch, "states": j.states.tolist()}

@@ -28,6 +28,7 @@ from fields.benchmarks.articulated.render import (
 )
 from tyro.conf import Positional
 
+from fields.geometry.points import spread_over
 from fields.io.atomic import write_atomically, write_json
 from fields.io.images import write_image
 from fields.reacto.flow import write_flow
@@ -95,10 +96,7 @@ def write_surface(file: Path, thing: Articulated, radius: float) -> None:
         area = torch.linalg.cross(sides[:, 0], sides[:, 1]).norm(dim=-1)
         count = round(_POINTS * float(area.sum()) / radius**2)
         generator = torch.Generator().manual_seed(b)
-        some = torch.multinomial(area, count, replacement=True, generator=generator)
-        u, v = torch.rand(2, count, 1, generator=generator)
-        u, v = torch.where(u + v > 1, 1 - u, u), torch.where(u + v > 1, 1 - v, v)
-        x = (mesh[some, 0] + u * sides[some, 0] + v * sides[some, 1]).requires_grad_()
+        x = spread_over(mesh, count, generator)[0].requires_grad_()
         (slope,) = torch.autograd.grad(solid(x).sum(), x)
         points.append(x.detach())
         normals.append(torch.nn.functional.normalize(slope, dim=-1))

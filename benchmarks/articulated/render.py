@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fields.data.cameras import Cameras
+from fields.reacto.screws import exponential, move, prismatic, revolute
 from fields.rendering import orbit
 
 _STEPS = 96
@@ -41,17 +42,10 @@ def joint_state(joint: Joint, progress: float) -> float:
 
 def motion_of(joint: Joint, state: float) -> Tensor:
     """(4, 4) what the joint does to its part."""
-    axis, pose = torch.tensor(joint.axis, dtype=torch.float64), torch.eye(4, dtype=torch.float64)
+    axis, pivot = (torch.tensor(v, dtype=torch.float64) for v in (joint.axis, joint.pivot))
     if joint.kind == "prismatic":
-        pose[:3, 3] = state * axis
-        return pose
-    x, y, z = axis
-    cross = torch.stack([torch.stack([0 * x, -z, y]), torch.stack([z, 0 * x, -x]), torch.stack([-y, x, 0 * x])])
-    angle = math.radians(state)
-    pose[:3, :3] = torch.eye(3, dtype=torch.float64) + math.sin(angle) * cross + (1 - math.cos(angle)) * cross @ cross
-    pivot = torch.tensor(joint.pivot, dtype=torch.float64)
-    pose[:3, 3] = pivot - pose[:3, :3] @ pivot
-    return pose
+        return exponential(state * prismatic(axis))
+    return exponential(math.radians(state) * revolute(axis, pivot))
 
 
 def poses_of(thing: Articulated, states: Sequence[float]) -> Tensor:
@@ -76,7 +70,7 @@ def bounding_radius(thing: Articulated, states: Sequence[Sequence[float]]) -> tu
             near = (grid * scale)[thing.parts[part](grid * scale).abs() < 2 * scale * (axes[1] - axes[0])]
         for one in states:
             pose = poses_of(thing, one)[part].float()
-            moved.append(near @ pose[:3, :3].T + pose[:3, 3])
+            moved.append(move(pose, near))
     points = torch.cat(moved)
     middle = (points.amin(0) + points.amax(0)) / 2
     return middle, float((points - middle).norm(dim=-1).max())
@@ -123,7 +117,7 @@ def trace(thing: Articulated, poses: Tensor, origins: Tensor, directions: Tensor
 
 def _distances(thing: Articulated, inverse: Tensor, p: Tensor) -> Tensor:
     """(B, N) to every part, at points (N, 3) in the frame of the object."""
-    return torch.stack([s(p @ m[:3, :3].T + m[:3, 3]) for s, m in zip(thing.parts, inverse, strict=True)])
+    return torch.stack([s(move(m, p)) for s, m in zip(thing.parts, inverse, strict=True)])
 
 
 class Paint:
@@ -212,7 +206,7 @@ def flow(
     moved, there = torch.zeros(size * size, 2), torch.zeros(size * size, dtype=torch.bool)
     rows = (hits.part >= 0).nonzero()[:, 0]
     pose = later.float()[hits.part[rows]]
-    p = (pose[:, :3, :3] @ hits.point[rows, :, None])[..., 0] + pose[:, :3, 3]
+    p = move(pose, hits.point[rows])
     xy, _ = cameras.project(torch.full((len(rows),), j), p)
     at = torch.stack([rows % size, rows // size], -1) + 0.5
     towards = cameras.centres[j] - p

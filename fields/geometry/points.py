@@ -175,3 +175,13 @@ def _slope(field: RadianceField, positions: np.ndarray) -> np.ndarray:
         )
         falls.append((low - high).view(-1, 3).cpu())
     return torch.cat(falls).double().numpy()
+
+
+def spread_over(corners: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Points (N, 3) spread evenly over the area of triangles (F, 3, 3), and which triangle (N,) each is on."""
+    sides = corners[:, 1:] - corners[:, :1]
+    area = torch.linalg.cross(sides[:, 0], sides[:, 1]).norm(dim=-1)
+    triangle = torch.multinomial(area, count, replacement=True, generator=generator)
+    u, v = torch.rand(2, count, 1, generator=generator)
+    u, v = torch.where(u + v > 1, 1 - u, u), torch.where(u + v > 1, 1 - v, v)
+    return corners[triangle, 0] + u * sides[triangle, 0] + v * sides[triangle, 1], triangle

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from fields.data.scene import Split
 from fields.errors import DataError
+from fields.geometry.points import spread_over
 from fields.geometry.surface import extract_mesh
 from fields.io.atomic import read_json
-from fields.io.images import write_image
 from fields.metrics import iou
 from fields.reacto.field import ArticulatedField
 from fields.reacto.kinds import Joint, joints_of
@@ -24,6 +24,7 @@ from fields.reacto.scene import VideoScene
 from fields.reacto.screws import exponential, move, prismatic, revolute
 from fields.training.evaluation import Evaluation
 from fields.training.evaluation import compare as compare_now
+from fields.training.evaluation import evaluate as evaluate_images
 
 SURFACE = math.log(2)
 """The density of a level set on its surface."""
@@ -49,20 +50,10 @@ def evaluate(
 ) -> Evaluation:
     """Renders every image of a split at its moment; and, where joints.json and truth.npz lie in the scene's folder, says how far joints
     and surfaces are off."""
-    per_image = []
-    for i in range(len(split)):
-        score, picture = compare(field, scene, split, i)
-        if folder is not None:
-            write_image(folder / f"{Path(split.names[i]).stem}.png", picture)
-        per_image.append(score)
-        if watch:
-            watch(i + 1, len(split))
-    n = max(len(per_image), 1)
-    seconds = sum(s.pop("seconds") for s in per_image) / n
-    results: dict[str, float | None] = {k: sum(s[k] for s in per_image) / n for k in ("psnr", "ssim")}
+    found = evaluate_images(field, scene, split, folder, watch, compare)
     if (truth := Truth.beside(scene)) is not None:
-        results |= joint_errors(joints_of(field), truth) | surface_errors(field, truth)
-    return Evaluation(results | {"lpips": None}, per_image, seconds)
+        found.results |= joint_errors(joints_of(field), truth) | surface_errors(field, truth)
+    return found
 
 
 # ---------------------------------------------------------------------------------------- the truth
@@ -91,12 +82,13 @@ class Truth:
         scale = float(similarity[:3, 0].norm())
         try:
             data, surface = read_json(file), np.load(scene.path / "truth.npz")
-            joints = []
-            for one in data["joints"]:
-                axis = similarity[:3, :3] @ torch.tensor(one["axis"], dtype=torch.float32) / scale
-                pivot = similarity[:3, :3] @ torch.tensor(one["pivot"], dtype=torch.float32) + similarity[:3, 3]
-                states = torch.tensor(one["states"]) * (1 if one["type"] == "revolute" else scale)
-                joints.append(Joint(one["type"], one["parent"], one["child"], axis, pivot, states, 0.0))
+            joints = [
+                Joint(
+                    one["type"], one["parent"], one["child"], torch.tensor(one["axis"], dtype=torch.float32),
+                    torch.tensor(one["pivot"], dtype=torch.float32), torch.tensor(one["states"]), 0.0,
+                ).transformed(similarity)
+                for one in data["joints"]
+            ]  # fmt: skip
             points = move(similarity, torch.from_numpy(surface["points"]).float())
             normals = torch.from_numpy(surface["normals"]).float() @ similarity[:3, :3].T / scale
             part = torch.from_numpy(surface["part"]).long()
@@ -197,12 +189,6 @@ def sampled(part) -> tuple[Tensor, Tensor]:
     """Points (N, 3) spread evenly over the surface of a part, in its own frame, and their normals."""
     mesh = extract_mesh(part, SURFACE, resolution=_CELLS)
     corners = torch.from_numpy(mesh.positions[mesh.faces]).float()
-    sides = corners[:, 1:] - corners[:, :1]
-    across = torch.linalg.cross(sides[:, 0], sides[:, 1])
-    generator = torch.Generator().manual_seed(0)
-    some = torch.multinomial(across.norm(dim=-1), _SAMPLES, replacement=True, generator=generator)
-    u, v = torch.rand(2, _SAMPLES, 1, generator=generator)
-    u, v = torch.where(u + v > 1, 1 - u, u), torch.where(u + v > 1, 1 - v, v)
-    return corners[some, 0] + u * sides[some, 0] + v * sides[some, 1], torch.nn.functional.normalize(
-        across[some], dim=-1
-    )
+    points, triangles = spread_over(corners, _SAMPLES, torch.Generator().manual_seed(0))
+    sides = corners[triangles, 1:] - corners[triangles, :1]
+    return points, torch.nn.functional.normalize(torch.linalg.cross(sides[:, 0], sides[:, 1]), dim=-1)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize, softplus
 
 from fields.core import accumulate_along_rays, render_weight_from_density, rises
-from fields.reacto.screws import exponential, inverse
+from fields.reacto.screws import exponential, within
 from fields.rendering import Field, Rendering
 from fields.tensorf.field import TensoRF
 
@@ -151,9 +151,7 @@ class ArticulatedField(Field):
     ) -> tuple[Tensor, ...]:
         """Of rays through part b: rays (M,), distances (M,), optical depths (M,), positions (M, 3), and the rays' directions there."""
         part: Any = self.parts[b]
-        back = inverse(pose)
-        o = (back[:, :3, :3] @ origins[:, :, None])[..., 0] + back[:, :3, 3]
-        d = (back[:, :3, :3] @ directions[:, :, None])[..., 0]
+        o, d = within(pose, origins, directions)
         with torch.no_grad():
             _, t, rays, _, _ = part.march(o, d, jitter)
         x = part.normalise(o[rays] + t[:, None] * d[rays])
@@ -164,8 +162,6 @@ class ArticulatedField(Field):
         total = torch.zeros_like(origins)
         for b, module in enumerate(self.parts):
             part: Any = module
-            back = inverse(poses[:, b])
-            o = (back[:, :3, :3] @ origins[:, :, None])[..., 0] + back[:, :3, 3]
-            d = (back[:, :3, :3] @ directions[:, :, None])[..., 0]
+            o, d = within(poses[:, b], origins, directions)
             total = total + part.accumulate(o, d, part.outward) @ poses[0, b, :3, :3].mT
         return normalize(total, dim=-1)

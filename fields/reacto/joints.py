@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from fields.reacto.screws import exponential, inverse, prismatic, revolute
+from fields.reacto.screws import exponential, prismatic, revolute
 from fields.reacto.tracks import Tracks
 
 _TRIED = 768  # axes at first
@@ -237,8 +237,3 @@ def _adjusted(tracks: Tracks, parts: list[Part], tolerance: float, iterations: i
         done = Part(part.parent, (free / size).detach(), (states * size).detach())
         off = tracks.misfit(parent @ exponential(done.states[:, None] * done.twist))
     return float((off < 2 * tolerance).sum()), done
-
-
-def relative(pose: Tensor, to: Tensor) -> Tensor:
-    """A pose as seen from another."""
-    return inverse(to) @ pose

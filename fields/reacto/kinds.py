@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -36,6 +36,19 @@ class Joint:
         """The first and last percentile of its states: one frame may be wrong."""
         low, high = self.states.quantile(self.states.new_tensor([0.01, 0.99])).tolist()
         return low, high
+
+    def transformed(self, similarity: Tensor) -> Joint:
+        """The same joint in the frame that `similarity` (4, 4) leads to, and in its units."""
+        linear, shift = similarity[:3, :3].to(self.axis), similarity[:3, 3].to(self.axis)
+        scale = float(linear[:, 0].norm())
+        states = self.states * scale if self.kind == "prismatic" else self.states
+        return replace(
+            self,
+            axis=linear @ self.axis / scale,
+            pivot=linear @ self.pivot + shift,
+            states=states,
+            pitch=scale * self.pitch,
+        )
 
     def in_words(self) -> str:
         low, high = self.limits

@@ -1,6 +1,6 @@
 """A video of an articulated object: frames, cameras relative to the part that stands still, and optical flow.
 
-Cameras and images are in any layout of `fields.data` whose frames are named in the order of time, or have a "time". Optical flow lies
+Cameras and images are in any layout of `fields.data` whose frames are named in the order of time. Optical flow lies
 beside them in flow/fw_1, flow/bw_1, flow/fw_2 …, from each frame to that so many frames later or earlier, as KITTI's PNG.
 """
 
@@ -83,7 +83,7 @@ def load_scene(path: str | Path, *, format: str = "auto", downscale: int = 1) ->
             raise DataError(f"{path}: the mask of {name} is empty. Remove the frame, or mask the object in it.")
     aabb = box_of(train)
     near, far = near_far_of(train.cameras, aabb.double(), None, None)
-    flows = read_flows(Path(path), train)
+    flows = read_flows(Path(path), train, order)
     notes = [note for note in scene.notes if not note.startswith("box")]
     notes.append(f"{len(flows)} fields of optical flow" if flows else "no optical flow beside the frames")
     known = {
@@ -109,20 +109,18 @@ def box_of(split: Split) -> Tensor:
     return torch.stack([centre - radius, centre + radius])
 
 
-def read_flows(folder: Path, train: Split) -> list[Flow]:
-    """All there are between training frames."""
-    place = {Path(name).stem: i for i, name in enumerate(train.names)}
-    stems = sorted(p.stem for p in (folder / Path(train.names[0]).parent).iterdir()) if folder.is_dir() else []
-    number = {stem: k for k, stem in enumerate(stems)}
+def read_flows(folder: Path, train: Split, order: dict[str, int]) -> list[Flow]:
+    """All there are between training frames; `order` is that of all frames in time, by name."""
+    place = {order[name]: i for i, name in enumerate(train.names)}
     flows = []
     for way in sorted((folder / "flow").glob("[fb]w_*")):
         try:
             gap = int(way.name[3:]) * (1 if way.name[0] == "f" else -1)
         except ValueError:
             raise DataError(f"{way}: flow lies in fw_1, bw_1, fw_2 and so on. Rename or remove this folder.") from None
-        for stem, i in place.items():
-            file, k = way / f"{stem}.png", number[stem] + gap
-            if not file.is_file() or not 0 <= k < len(stems) or stems[k] not in place:
+        for moment, i in place.items():
+            file = way / f"{Path(train.names[i]).stem}.png"
+            if not file.is_file() or moment + gap not in place:
                 continue
             moved, known = read_flow(file)
             size = int(train.images.height[i]), int(train.images.width[i])
@@ -131,6 +129,6 @@ def read_flows(folder: Path, train: Split) -> list[Flow]:
                     f"{file}: {moved.shape[1]} × {moved.shape[0]} pixels of flow, but its frame has {size[1]} × {size[0]}."
                 )
             flows.append(
-                Flow(i, place[stems[k]], torch.from_numpy(moved), torch.from_numpy(np.ascontiguousarray(known)))
+                Flow(i, place[moment + gap], torch.from_numpy(moved), torch.from_numpy(np.ascontiguousarray(known)))
             )
     return flows

@@ -57,3 +57,9 @@ def inverse(pose: Tensor) -> Tensor:
     rotation = pose[..., :3, :3].mT
     top = torch.cat([rotation, -rotation @ pose[..., :3, 3:]], -1)
     return torch.cat([top, pose[..., 3:, :]], -2)
+
+
+def within(pose: Tensor, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    """Rays (…, 3), (…, 3) in the frame of what has these poses (…, 4, 4)."""
+    back = inverse(pose)
+    return move(back, origins), (back[..., :3, :3] @ directions[..., None])[..., 0]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fields.errors import DataError
 from fields.reacto.scene import VideoScene
-from fields.reacto.screws import inverse
+from fields.reacto.screws import within
 
 _HELD = 1e-6  # keeps points solvable that are seen from one place only
 
@@ -37,9 +37,7 @@ class Tracks:
 
     def within(self, poses: Tensor) -> tuple[Tensor, Tensor]:
         """The rays (N, J, 3), (N, J, 3) in the frame of a part with these poses (T, 4, 4)."""
-        back = inverse(poses)[self.frame]
-        origins = (back[..., :3, :3] @ self.origins[..., None])[..., 0] + back[..., :3, 3]
-        return origins, (back[..., :3, :3] @ self.directions[..., None])[..., 0]
+        return within(poses[self.frame], self.origins, self.directions)
 
     def triangulate(self, poses: Tensor) -> tuple[Tensor, Tensor]:
         """Of a part with these poses (T, 4, 4): the points (N, 3) closest to the rays, and how far off (N, J) pixels each sighting is.

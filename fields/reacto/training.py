@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,9 @@ class ReactoTraining:
             eps=1e-8,
         )
         if moments is not None:  # of what was not replaced
-            self.optimiser.state.update({p: s for p, s in moments.items() if any(p is q for _, q in self._named())})
+            self.optimiser.state.update(
+                {p: s for p, s in moments.items() if any(p is q for q in self.field.parameters())}
+            )
 
     # ------------------------------------------------------------------------------------ one iteration
 
@@ -158,12 +160,9 @@ class ReactoTraining:
 
     # ------------------------------------------------------------------------------------ exact resume
 
-    def _named(self) -> Iterator[tuple[str, Tensor]]:
-        return ((name, p) for name, p in self.field.named_parameters())
-
     def state(self) -> tuple[dict[str, Tensor], dict]:
         tensors = {f"field.{k}": v for k, v in self.field.state_dict().items()}
-        for name, parameter in self._named():
+        for name, parameter in self.field.named_parameters():
             tensors |= {f"adam.{name}.{k}": v for k, v in self.optimiser.state.get(parameter, {}).items()}
         tensors["generator"] = self.generator.get_state()
         plain = {
@@ -182,7 +181,7 @@ class ReactoTraining:
         for shape, slope in zip(self.shapes, plain["slopes"], strict=True):
             shape.slope = slope
         self.generator.set_state(tensors["generator"])
-        for name, parameter in self._named():
+        for name, parameter in self.field.named_parameters():
             prefix = f"adam.{name}."
             state = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
             if state:

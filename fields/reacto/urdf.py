@@ -19,7 +19,7 @@ from fields.io.atomic import write_atomically
 from fields.io.shapes import write_obj
 from fields.reacto.evaluation import SURFACE
 from fields.reacto.field import ArticulatedField
-from fields.reacto.kinds import Joint, joints_of
+from fields.reacto.kinds import joints_of
 
 _EFFORT, _VELOCITY = 10.0, 1.0  # URDF wants them; nothing in a video says them
 
@@ -33,26 +33,11 @@ def part_meshes(field: ArticulatedField, resolution: int) -> list[Mesh]:
     ]
 
 
-def in_input_frame(joint: Joint, input_from_world: np.ndarray) -> Joint:
-    """A joint in the coordinates and units of the user's files."""
-    scale = float(np.linalg.norm(input_from_world[:3, 0]))
-    turn = torch.from_numpy(input_from_world[:3, :3] / scale).to(joint.axis)
-    shift = torch.from_numpy(input_from_world[:3, 3]).to(joint.axis)
-    states = joint.states * scale if joint.kind == "prismatic" else joint.states
-    return replace(
-        joint,
-        axis=turn @ joint.axis,
-        pivot=scale * (turn @ joint.pivot) + shift,
-        states=states,
-        pitch=scale * joint.pitch,
-    )
-
-
 def write_urdf(
     folder: Path, name: str, field: ArticulatedField, input_from_world: np.ndarray, resolution: int = 128
 ) -> Path:
     """Writes NAME.urdf, and meshes/part_0.obj and so on beside it; returns the first."""
-    joints = [in_input_frame(joint, input_from_world) for joint in joints_of(field)]
+    joints = [joint.transformed(torch.from_numpy(input_from_world)) for joint in joints_of(field)]
     stands = {0: np.zeros(3)} | {joint.child: joint.pivot.double().cpu().numpy() for joint in joints}
     robot = ET.Element("robot", name=name)
     for b, mesh in enumerate(part_meshes(field, resolution)):

@@ -63,6 +63,7 @@ def evaluate(
     split: Split,
     folder: Path | None = None,
     watch: Callable[[int, int], None] | None = None,
+    compare: Callable[..., tuple[dict, Tensor]] = compare,
 ) -> Evaluation:
     """Renders every image of a split and compares; writes the pictures to `folder` if given."""
     per_image = []
