@@ -25,6 +25,7 @@ LAYERS = {
     "fields.training": 4,
     "fields": 5,  # the systems, and whatever is not listed
     "fields.apps": 6,
+    "fields.benchmarks": 6,
 }
 
 

@@ -123,7 +123,7 @@ def joint_errors(found: list[Joint], truth: Truth) -> dict[str, float | None]:
     best = min(
         ([_joint_error(one, true, truth.size) for one, true in zip(chosen, joints, strict=True)]
          for chosen in itertools.permutations(slots, len(joints))),
-        key=lambda errors: sum(angle for angle, _, _ in errors),
+        key=lambda errors: sum(angle + (pivot or 0.0) for angle, pivot, _ in errors),
     )  # fmt: skip
     pivots = [pivot for _, pivot, _ in best if pivot is not None]
     n = len(best)

@@ -8,6 +8,7 @@ joint; then axis, states and points are adjusted together.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,21 +16,27 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from fields.reacto.screws import exponential, prismatic, revolute
+from fields.reacto.adjustment import adjust
+from fields.reacto.following import SLIDES, TURNS, filled, follow
+from fields.reacto.screws import cross_matrix, exponential, move, prismatic, revolute
 from fields.reacto.tracks import Tracks
 
 _TRIED = 768  # axes at first
 _KEPT = 12  # of them are looked at more closely
 _AROUND = 20  # others near each of those
 _ROUNDS = (0.25, 0.1, 0.04)  # how near: radii of the box
-_TURNS, _SLIDES = 0.7, 0.5  # the most from one frame to the next: radians, radii of the box
 _STEPS = 49  # of them that are tried
 _PAIRS, _PER_PAIR = 24, 40  # frame pairs, and tracks of each, that an axis is tried on
-_LOOKED, _ADJUSTED = 80, 300  # iterations
+_LOOKED = 3  # of the joints that were followed, at which a closer look is taken
+_QUICKLY, _THOROUGHLY = 3, 8  # adjusted: steps at each scale
+_LISTENED = 2500  # tracks, then
 _FEWEST = 0.02  # of all tracks, that a part must explain
 _STILL = 0.3  # of all tracks, at least, are of what stands still
 _FINEST = 0.1  # pixels
 _CHUNK = 16  # axes at once
+_SIGHTS = 4  # in a frame, that say where a part is
+_ALIKE = 0.05  # how far twists, or states, of one joint differ
+_NEAR = (0.05, 0.02)  # radii of the box, that points of one surface are apart
 
 
 @dataclass
@@ -78,18 +85,31 @@ def find_parts(
             break
         candidates = []
         for parent in range(len(parts)):
-            pairs = _pairs(tracks.select(left), poses[parent], generator)
-            for twist, steps in _search(pairs, tolerance, generator, tracks.focal):
-                states = torch.zeros(frames, device=device)
-                states[pairs.second] = steps
-                part = Part(parent, twist, states.cumsum(0))
-                candidates.append(_adjusted(tracks.select(left), [*parts, part], tolerance, _LOOKED))
-        part = max(candidates, key=lambda found: found[0])[1]
-        explained, part = _adjusted(tracks.select(left), [*parts, part], tolerance, _ADJUSTED)
+            seen = tracks.select(left).within(poses[parent])
+            for twist, begin in _search(_pairs(seen, generator), tolerance, generator, seen.focal):
+                followed = follow(seen, twist, frames, tolerance, *begin)
+                along = int((followed.trust == 1).sum())
+                candidates.append((along, begin, Part(parent, twist, followed.states)))
+        looked = []
+        for _, begin, part in sorted(candidates, key=lambda c: -c[0])[:_LOOKED]:
+            seen = tracks.select(left).within(poses[part.parent])
+            looked.append((*_adjusted(seen, part, tolerance, _QUICKLY, generator), begin))
+        explained, part, (first, second, _) = max(looked, key=lambda c: c[0])
+        part = _raised(part, parts)
+        seen = tracks.select(left).within(poses[part.parent])
+        for _ in range(2):  # the better its axis, the surer its states
+            step = float(part.states[second] - part.states[first])
+            followed = follow(seen, part.twist, frames, tolerance, first, second, step)
+            part = Part(part.parent, part.twist, followed.states)
+            explained, part = _adjusted(seen, part, tolerance, _THOROUGHLY, generator)
         if explained < _FEWEST * len(tracks):
             break
         parts.append(part)
-    return _settled(tracks, parts, tolerance, say)
+    parts = _settled(tracks, _merged(tracks, parts, tolerance, say), tolerance, generator, say)
+    for b in range(1, len(parts)):
+        own = _own(tracks, parts, tolerance)[b]
+        parts[b] = _joined(parts[b], own, say) if len(own) else parts[b]
+    return parts
 
 
 def noise_of(tracks: Tracks, frames: int) -> float:
@@ -98,7 +118,102 @@ def noise_of(tracks: Tracks, frames: int) -> float:
     return max(_FINEST, 3 * float(tracks.misfit(still).quantile(_STILL)))
 
 
-def _settled(tracks: Tracks, parts: list[Part], tolerance: float, say: Callable[[str], None]) -> list[Part]:
+def _own(tracks: Tracks, parts: list[Part], tolerance: float) -> list[Tracks]:
+    """The tracks of every part, in the frame of its parent."""
+    poses = poses_of(parts, len(parts[0].states))
+    misfit = torch.stack([tracks.misfit(pose) for pose in poses])
+    chosen = [(misfit.argmin(0) == b) & (misfit[b] < 2 * tolerance) for b in range(len(parts))]
+    return [
+        tracks.select(one.nonzero()[:, 0]).within(poses[max(0, part.parent)])
+        for one, part in zip(chosen, parts, strict=True)
+    ]
+
+
+def _sights(own: Tracks, frames: int) -> Tensor:
+    """(N, T) bool: which tracks are seen in which frames."""
+    seen = torch.zeros(len(own), frames, dtype=torch.bool, device=own.seen.device)
+    return seen.index_put((own.seen.nonzero()[:, 0], own.frame[own.seen]), seen.new_tensor(True))
+
+
+def _merged(tracks: Tracks, parts: list[Part], tolerance: float, say: Callable[[str], None]) -> list[Part]:
+    """With one part in place of two that share a joint and do not move against each other: no point of it is seen before and after some moment,
+    for it is hidden then, or turns its other side to the camera."""
+    sights = torch.stack([_sights(own, len(parts[0].states)).sum(0) for own in _own(tracks, parts, tolerance)])
+    parents = {part.parent for part in parts}
+    for b in sorted(set(range(1, len(parts))) - parents, key=lambda b: int(sights[b].sum())):
+        for a in set(range(1, len(parts))) - {b}:
+            way = _way(parts[a].twist, parts[b].twist)
+            if way is None or parts[a].parent != parts[b].parent:
+                continue
+            apart, both = way * parts[b].states - parts[a].states, sights[[a, b]].amin(0) >= _SIGHTS
+            shift = apart[both].median() if both.any() else apart.new_tensor(0.0)  # which is found when all is known
+            if both.any() and float((apart[both] - shift).abs().median()) > _ALIKE:
+                continue
+            say(f"parts {a} and {b} are one, on one joint")
+            states = torch.where(sights[a] >= sights[b], parts[a].states, way * parts[b].states - shift)
+            parts = [*parts]
+            parts[a] = Part(parts[a].parent, parts[a].twist, filled(states, sights[[a, b]].amax(0) >= _SIGHTS))
+            return _merged(tracks, [_without(part, b) for k, part in enumerate(parts) if k != b], tolerance, say)
+    return parts
+
+
+def _joined(part: Part, own: Tracks, say: Callable[[str], None]) -> Part:
+    """Its states, where it was hidden for a while. No track says how far it moved then; that all that is seen of it is of one shape does."""
+    from scipy.sparse.csgraph import connected_components
+
+    frames = len(part.states)
+    seen = _sights(own, frames)
+    shared = seen.mT.float() @ seen.float()
+    _, stretch = connected_components((shared >= _SIGHTS).cpu().numpy())
+    label = torch.from_numpy(stretch).to(seen.device)
+    there = shared.diagonal() >= _SIGHTS
+    points = own.triangulate(exponential(part.states[:, None] * part.twist))[0]
+    of_track = label[own.frame[:, 0]]
+    stretches = sorted(label[there].unique().tolist(), key=lambda k: -int((of_track == k).sum()))
+    states, placed = part.states.clone(), points[of_track == stretches[0]]
+    for k in stretches[1:]:
+        more = points[of_track == k]
+        shift = _aligned(placed, more, part.twist)
+        say(f"it is hidden, and then {shift:+.3f} from where it was")
+        states[label == k] -= shift
+        placed = torch.cat([placed, move(exponential(shift * part.twist), more)])
+    return Part(part.parent, part.twist, filled(states, there))
+
+
+def _way(a: Tensor, b: Tensor) -> int | None:
+    """Which way a joint with twist b goes along one with twist a, 1 or −1; None if they are not one."""
+    slides = [bool(twist[:3].norm() < 0.5) for twist in (a, b)]
+    if slides[0] != slides[1]:
+        return None
+    way = 1 if float(a[3:] @ b[3:] if slides[0] else a[:3] @ b[:3]) > 0 else -1
+    return way if float((a - way * b).norm()) < _ALIKE else None
+
+
+def _raised(part: Part, parts: list[Part]) -> Part:
+    """Hung as high as it can be: of two joints on one axis, the second may as well hang where the first does."""
+    while (parent := parts[part.parent]).parent >= 0 and (way := _way(part.twist, parent.twist)) is not None:
+        part = Part(parent.parent, part.twist, part.states + way * parent.states)
+    return part
+
+
+def _aligned(one: Tensor, other: Tensor, twist: Tensor) -> float:
+    """The state by which a joint leads points (M, 3) to where they meet most of others (N, 3)."""
+    from scipy.spatial import cKDTree
+
+    reach = math.pi if float(twist[:3].norm()) > 0.5 else 2 * SLIDES
+    tree, best = cKDTree(one.cpu().numpy()), 0.0
+    for near in _NEAR:  # in radii of the box
+        tried = best + reach * torch.linspace(-1, 1, 181, device=twist.device)
+        moved = move(exponential(tried[:, None] * twist)[:, None], other)
+        apart = torch.from_numpy(tree.query(moved.reshape(-1, 3).cpu().numpy())[0]).view(len(tried), -1)
+        votes = (1 / (1 + (apart / near).square())).sum(1)
+        best, reach = float(tried[votes.argmax()]), reach / 20
+    return best
+
+
+def _settled(
+    tracks: Tracks, parts: list[Part], tolerance: float, generator: torch.Generator, say: Callable[[str], None]
+) -> list[Part]:
     """Without the parts that others can do without: what was found first may have been a bit of several. The rest is adjusted again,
     to what is now left to it."""
     frames, fewest = len(parts[0].states), _FEWEST * len(tracks)
@@ -115,10 +230,9 @@ def _settled(tracks: Tracks, parts: list[Part], tolerance: float, say: Callable[
         say(f"part {least} explains only {needed[least]} tracks that no other part does, and is dropped")
         parts = [_without(part, least) for k, part in enumerate(parts) if k != least]
     for b in range(1, len(parts)):
-        misfit = torch.stack([tracks.misfit(pose) for pose in poses_of(parts, frames)])
-        own = (misfit.argmin(0) == b) & (misfit[b] < 4 * tolerance)
-        if own.any():
-            parts[b] = _adjusted(tracks.select(own.nonzero()[:, 0]), parts[: b + 1], tolerance, _ADJUSTED)[1]
+        own = _own(tracks, parts, 2 * tolerance)[b]
+        if len(own):
+            parts[b] = _adjusted(own, parts[b], tolerance, _THOROUGHLY, generator)[1]
     return parts
 
 
@@ -128,66 +242,77 @@ def _without(part: Part, dropped: int) -> Part:
 
 @dataclass(frozen=True)
 class _Pairs:
-    """Sightings (P, K) in one frame and in the next, in the frame of a parent."""
+    """Sightings (P, K) of the same points in two frames."""
 
+    first: Tensor
+    """(P,) frame."""
     second: Tensor
-    """(P,) which frame the next one is."""
     valid: Tensor
     o1: Tensor
     d1: Tensor
     o2: Tensor
     d2: Tensor
 
-    def select(self, rows: Tensor) -> _Pairs:
-        return _Pairs(*(getattr(self, name)[rows] for name in ("second", "valid", "o1", "d1", "o2", "d2")))
 
-
-def _pairs(tracks: Tracks, poses: Tensor, generator: torch.Generator) -> _Pairs:
-    origins, directions = tracks.within(poses)
+def _pairs(tracks: Tracks, generator: torch.Generator) -> _Pairs:
+    """Some, evenly over time, as far apart as it comes."""
+    device = tracks.origins.device
     found = []
-    for j in range(1, len(poses)):
-        track, slot = ((tracks.frame == j) & tracks.seen & (tracks.frame[:, :1] == j - 1)).nonzero(as_tuple=True)
-        if not len(track):
-            continue
-        some = torch.randperm(len(track), generator=generator, device=track.device)[:_PER_PAIR]
-        track, slot = track[some], slot[some]
-        valid = torch.zeros(_PER_PAIR, dtype=torch.bool, device=track.device)
+    begins = tracks.frame[:, 0].unique()
+    for i in begins[torch.linspace(0, len(begins) - 1, min(_PAIRS, len(begins)), device=device).long()]:
+        here = (tracks.frame[:, 0] == i).nonzero()[:, 0]
+        shared = tracks.seen[here, 1:].sum(0)
+        ways = (shared >= shared.amax() / 2).nonzero()[:, 0] + 1
+        slot = ways[torch.randint(len(ways), (1,), generator=generator, device=device)]
+        track = here[tracks.seen[here, slot]]
+        track = track[torch.randperm(len(track), generator=generator, device=device)[:_PER_PAIR]]
+        valid = torch.zeros(_PER_PAIR, dtype=torch.bool, device=device)
         valid[: len(track)] = True
         rays = []
-        for value in (origins[track, 0], directions[track, 0], origins[track, slot], directions[track, slot]):
-            rays.append(torch.cat([value, value.new_zeros(_PER_PAIR - len(track), 3)]))
-        found.append((torch.tensor(j, device=track.device), valid, *rays))
+        for one in (0, slot):
+            for value in (tracks.origins[track, one], tracks.directions[track, one]):
+                rays.append(torch.cat([value, value.new_zeros(_PER_PAIR - len(track), 3)]))
+        found.append((i, tracks.frame[here[0], slot[0]], valid, *rays))
     return _Pairs(*(torch.stack(column) for column in zip(*found, strict=True)))
 
 
 def _off(pairs: _Pairs, twists: Tensor, steps: Tensor, focal: float) -> Tensor:
-    """(H, A, P, K) pixels: how far sightings are from the planes that twists (H, 6), by steps (H, A), leave them."""
-    back = exponential(-steps[..., None] * twists[:, None])[:, :, None, None]
-    o = (back[..., :3, :3] @ pairs.o2[..., None])[..., 0] + back[..., :3, 3]
-    d = (back[..., :3, :3] @ pairs.d2[..., None])[..., 0]
-    plane = normalize(torch.linalg.cross(o - pairs.o1, pairs.d1.expand_as(o)), dim=-1)
-    return focal * (d * plane).sum(-1).abs()
+    """(P, H, A, K) pixels: how far sightings are from the planes that twists (H, 6), by steps (H, A), leave them: d₂ᵀ E d₁ over |b × d₁|,
+    with the essential matrix E = Rᵀ [b]×."""
+    back = exponential(-steps[..., None] * twists[:, None])
+    turn, shift = back[..., :3, :3], back[..., :3, 3]
+    baseline = torch.einsum("haij,pj->phai", turn, pairs.o2[:, 0]) + shift - pairs.o1[:, 0, None, None]
+    essential = turn.mT @ cross_matrix(baseline)
+    both = (pairs.d2[..., :, None] * pairs.d1[..., None, :]).flatten(2).mT  # (P, 9, K)
+    off = essential.flatten(1, 2).flatten(2) @ both
+    along = baseline.flatten(1, 2) @ pairs.d1.mT
+    plane = (baseline.flatten(1, 2).square().sum(-1, keepdim=True) - along.square()).clamp(min=1e-6).sqrt()
+    return (focal * off.abs() / plane).unflatten(1, steps.shape)
 
 
 def _scores(pairs: _Pairs, twists: Tensor, tolerance: float, focal: float) -> tuple[Tensor, Tensor]:
-    """(H,) how many sightings twists explain, and (H, P) the steps by which they do."""
+    """(H, P) how many sightings twists explain in every pair, and the steps (H, P) by which they do."""
     scores, best = [], []
+    distance = pairs.o1[:, 0].norm(dim=-1).median()
     for some in twists.split(_CHUNK):
         slides = some[:, :3].norm(dim=-1) < 1e-6
-        reach = torch.where(slides, _SLIDES, _TURNS)[:, None]
+        reach = torch.where(slides, SLIDES, TURNS)[:, None]
         steps = reach * torch.linspace(-1, 1, _STEPS, device=some.device)
+        width = (0.6 * reach / _STEPS * focal / distance).clamp(min=2 * tolerance)[..., None]
         off = _off(pairs, some, steps, focal)
-        fits = (1 / (1 + (off / (2 * tolerance)).square()).square() * pairs.valid).sum(-1)  # (H, A, P)
-        value, index = fits.max(1)
-        scores.append(value.sum(-1))
-        best.append(steps.gather(1, index))
+        fits = (1 / (1 + (off / width).square()).square() * pairs.valid[:, None, None]).sum(-1)  # (P, H, A)
+        value, index = fits.max(2)
+        scores.append(value.mT)
+        best.append(steps.gather(1, index.mT))
     return torch.cat(scores), torch.cat(best)
 
 
-def _search(pairs: _Pairs, tolerance: float, generator: torch.Generator, focal: float) -> list[tuple[Tensor, Tensor]]:
-    """A few twists (6,), the best turning and the best sliding one among them, with their steps in every frame pair."""
+def _search(
+    pairs: _Pairs, tolerance: float, generator: torch.Generator, focal: float
+) -> list[tuple[Tensor, tuple[int, int, float]]]:
+    """A few twists (6,), the best turning and the best sliding one among them, each with the frames, and the step between them, in which it
+    explains most."""
     device = pairs.o1.device
-    few = pairs.select(torch.linspace(0, len(pairs.second) - 1, min(_PAIRS, len(pairs.second)), device=device).long())
     found = []
     for turns in (True, False):
 
@@ -201,39 +326,24 @@ def _search(pairs: _Pairs, tolerance: float, generator: torch.Generator, focal: 
         count = _TRIED if turns else _TRIED // 4
         axes, points = normalize(noise(count, 3), dim=-1), 0.5 * noise(count, 3)
         for spread in _ROUNDS:
-            scores, _ = _scores(few, twist(axes, points), tolerance, focal)
+            scores = _scores(pairs, twist(axes, points), tolerance, focal)[0].sum(1)
             top = scores.topk(_KEPT).indices
             axes, points = axes[top], points[top]
             axes = torch.cat([axes, (axes[:, None] + spread * noise(_KEPT, _AROUND, 3)).flatten(0, 1)])
             points = torch.cat([points, (points[:, None] + spread * noise(_KEPT, _AROUND, 3)).flatten(0, 1)])
-        scores, _ = _scores(few, twist(axes, points), tolerance, focal)
-        chosen = twist(axes, points)[scores.topk(2).indices]
-        _, steps = _scores(pairs, chosen, tolerance, focal)
-        found += list(zip(chosen, steps, strict=True))
+        twists = twist(axes, points)
+        scores, steps = _scores(pairs, twists, tolerance, focal)
+        for h in scores.sum(1).topk(2).indices:
+            p = scores[h].argmax()
+            found.append((twists[h], (int(pairs.first[p]), int(pairs.second[p]), float(steps[h, p]))))
     return found
 
 
-def _adjusted(tracks: Tracks, parts: list[Part], tolerance: float, iterations: int) -> tuple[float, Part]:
-    """The last part, its twist and states adjusted to the tracks; and how many it explains."""
-    part, frames = parts[-1], len(parts[-1].states)
-    parent = poses_of(parts[:-1], frames)[part.parent]
-    twist, states = part.twist.clone().requires_grad_(), part.states.clone().requires_grad_()
-    slides = bool(part.twist[:3].norm() < 1e-6)
-    optimiser = torch.optim.Adam([{"params": [twist], "lr": 0.02}, {"params": [states], "lr": 0.02}])
-    for i in range(iterations):
-        progress = i / iterations
-        scale = tolerance * (1 + 7 * (1 - progress))
-        for group in optimiser.param_groups:
-            group["lr"] = 0.02 * 0.02**progress
-        free = twist * twist.new_tensor([0, 0, 0, 1, 1, 1]) if slides else twist
-        off = tracks.misfit(parent @ exponential(states[:, None] * free))
-        loss = (off.square() / (off.square() + scale**2)).mean() + 1e-3 * states.diff(n=2).square().mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    with torch.no_grad():
-        free = twist * twist.new_tensor([0, 0, 0, 1, 1, 1]) if slides else twist
-        size = (free[3:] if slides else free[:3]).norm()
-        done = Part(part.parent, (free / size).detach(), (states * size).detach())
-        off = tracks.misfit(parent @ exponential(done.states[:, None] * done.twist))
-    return float((off < 2 * tolerance).sum()), done
+def _adjusted(
+    tracks: Tracks, part: Part, tolerance: float, rounds: int, generator: torch.Generator
+) -> tuple[float, Part]:
+    """The part, its twist and states adjusted to tracks in its parent's frame; and how many it explains."""
+    some = torch.randperm(len(tracks), generator=generator, device=tracks.frame.device)[:_LISTENED]
+    twist, states = adjust(tracks.select(some), part.twist, part.states, tolerance, rounds)
+    off = tracks.misfit(exponential(states[:, None] * twist))
+    return float((off < 2 * tolerance).sum()), Part(part.parent, twist, states)

@@ -37,6 +37,14 @@ def exponential(twist: Tensor) -> Tensor:
     return torch.cat([top, last], -2)
 
 
+def left_jacobian(twist: Tensor) -> Tensor:
+    """(…, 6, 6): exponential(t + dt) is exponential(J dt) @ exponential(t) to first order."""
+    w, v = cross_matrix(twist[..., :3]), cross_matrix(twist[..., 3:])
+    adjoint = torch.cat([torch.cat([w, torch.zeros_like(w)], -1), torch.cat([v, w], -1)], -2)
+    above = torch.cat([adjoint, torch.eye(6).to(twist).expand_as(adjoint)], -1)  # its exponential is the series of J
+    return torch.linalg.matrix_exp(torch.cat([above, torch.zeros_like(above)], -2))[..., :6, 6:]
+
+
 def revolute(axis: Tensor, point: Tensor) -> Tensor:
     """(…, 6) the twist that turns about a unit axis (…, 3) through a point (…, 3), by one radian per unit."""
     return torch.cat([axis, torch.linalg.cross(point, axis)], -1)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from fields.reacto.adjustment import adjust
 from fields.reacto.joints import find_parts, poses_of
 from fields.reacto.screws import exponential, move, prismatic, revolute
 from fields.reacto.tracks import Tracks
@@ -14,18 +15,26 @@ FRAMES, FOCAL = 20, 200.0
 
 
 def tracked(
-    motions: list[torch.Tensor], counts: list[int], noise: float = 0.0, reach: int = 2
+    motions: list[torch.Tensor],
+    counts: list[int],
+    noise: float = 0.0,
+    reach: int = 2,
+    hidden: range = range(0),
+    flat: float = 1.0,
 ) -> tuple[Tracks, torch.Tensor]:
-    """Points of parts with these poses (T, 4, 4), seen by a camera that goes around them, in frames up to `reach` apart; and their parts."""
+    """Points of parts with these poses (T, 4, 4), seen by a camera that goes around them, in frames up to `reach` apart; and their parts.
+    All parts but the first are hidden in some frames; all are so flat."""
     turn = torch.arange(FRAMES) * 2 * math.pi / FRAMES
     eyes = torch.stack([3 * turn.cos(), 3 * turn.sin(), 1.2 + 0.6 * (2 * turn).sin()], -1)
     frame, seen, directions, origins, part = [], [], [], [], []
     for b, (poses, count) in enumerate(zip(motions, counts, strict=True)):
-        points = 0.5 * torch.randn(count, 3)
+        points = 0.5 * torch.randn(count, 3) * torch.tensor([1, flat, 1])
         first = torch.randint(FRAMES, (count,))
         offsets = torch.tensor([0, *range(1, reach + 1), *range(-reach, 0)])
         when = first[:, None] + offsets
         there = (when >= 0) & (when < FRAMES)
+        if b:
+            there &= ~torch.isin(when, torch.tensor(hidden))
         when = when.clamp(0, FRAMES - 1)
         along = normalize(move(poses[when], points[:, None].expand(-1, len(offsets), 3)) - eyes[when], dim=-1)
         along = normalize(along + noise / FOCAL * torch.randn_like(along), dim=-1)
@@ -84,6 +93,44 @@ def test_a_joint_on_a_part_that_moves():
     assert [part.parent for part in found] == [-1, 0, 1]
     misfit = torch.stack([tracks.misfit(pose) for pose in poses_of(found, FRAMES)])
     assert (misfit.amin(0) < 0.5).float().mean() > 0.98
+
+
+def test_two_drawers_on_one_axis_are_two():
+    """Each frame alone may show one or the other; tracks over several frames show only one."""
+    slide = prismatic(torch.tensor([0.0, -1, 0]))
+    states = torch.stack([swing(0.6), swing(0.5, cycles=1.0)])
+    tracks, part = tracked([STILL, *exponential(states[..., None] * slide)], [700, 300, 250], reach=4)
+    found = find_parts(tracks, FRAMES, 5, torch.Generator().manual_seed(0))
+    assert [one.parent for one in found] == [-1, 0, 0]
+    misfit = torch.stack([tracks.misfit(pose) for pose in poses_of(found, FRAMES)])
+    said = misfit.argmin(0)
+    for b in (1, 2):  # few tracks are so short that both explain them
+        assert (said[part == b].bincount(minlength=3).max() / (part == b).sum()) > 0.9
+
+
+def test_a_part_that_is_hidden_for_a_while_is_one():
+    """No track says how far it moved there: its shape does."""
+    axis, point = torch.tensor([0.0, 0, 1]), torch.tensor([0.3, 0, 0])
+    states = swing(1.5, cycles=1.0)
+    moving = exponential(states[:, None] * revolute(axis, point))
+    tracks, _ = tracked([STILL, moving], [900, 900], hidden=range(8, 12), flat=0.01)
+    lines: list[str] = []
+    found = find_parts(tracks, FRAMES, 5, torch.Generator().manual_seed(0), lines.append)
+    assert len(found) == 2, lines
+    seen = [k for k in range(FRAMES) if k not in range(8, 12)]
+    way = torch.sign(found[1].twist[:3] @ axis)
+    off = way * found[1].states[seen] - states[seen]
+    assert (off - off.median()).abs().max() < math.radians(1)  # over half a unit, what it is thick by
+
+
+def test_adjusting_finds_the_axis_from_near_it():
+    twist = revolute(normalize(torch.tensor([0.3, -0.5, 0.8]), dim=0), torch.tensor([0.2, 0.1, -0.3]))
+    states = swing(1.5)
+    tracks, _ = tracked([exponential(states[:, None] * twist)], [300], reach=4)
+    near, off = twist + 0.05 * torch.randn(6), states + 0.03 * torch.randn(FRAMES)
+    found, moves = adjust(tracks, near, off, 0.1, 8)
+    torch.testing.assert_close(found, twist / twist[:3].norm(), atol=2e-4, rtol=0)  # float32 of the sightings
+    torch.testing.assert_close(moves - moves[0], states - states[0], atol=5e-4, rtol=0)
 
 
 def test_what_stands_still_has_one_part():

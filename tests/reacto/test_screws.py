@@ -7,7 +7,7 @@ import torch
 
 from fields.reacto.field import ArticulatedField
 from fields.reacto.kinds import joint_of
-from fields.reacto.screws import cross_matrix, exponential, inverse, move, prismatic, revolute
+from fields.reacto.screws import cross_matrix, exponential, left_jacobian, inverse, move, prismatic, revolute
 
 
 @pytest.mark.parametrize("size", [0.0, 1e-9, 1e-5, 1e-3, 1.0, 3.1])
@@ -17,6 +17,15 @@ def test_it_is_the_matrix_exponential(size):
     generator = torch.zeros(50, 4, 4, dtype=torch.float64)
     generator[:, :3, :3], generator[:, :3, 3] = cross_matrix(twist[:, :3]), twist[:, 3:]
     torch.testing.assert_close(exponential(twist), torch.linalg.matrix_exp(generator), atol=1e-12, rtol=1e-9)
+
+
+def test_the_left_jacobian_is_the_derivative():
+    twist = torch.randn(7, 6, dtype=torch.float64)
+    small = 1e-6 * torch.randn(7, 6, dtype=torch.float64)
+    moved = exponential((left_jacobian(twist) @ small[..., None])[..., 0]) @ exponential(twist)
+    torch.testing.assert_close(
+        moved, exponential(twist + small), atol=1e-10, rtol=0
+    )  # the square of the step, and some
 
 
 def test_gradients_also_where_nothing_moves():
