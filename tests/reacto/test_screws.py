@@ -7,7 +7,7 @@ import torch
 
 from fields.reacto.field import ArticulatedField
 from fields.reacto.kinds import joint_of
-from fields.reacto.screws import cross_matrix, exponential, left_jacobian, inverse, move, prismatic, revolute
+from fields.reacto.screws import cross_matrix, exponential, inverse, left_jacobian, move, prismatic, revolute
 
 
 @pytest.mark.parametrize("size", [0.0, 1e-9, 1e-5, 1e-3, 1.0, 3.1])
