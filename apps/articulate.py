@@ -17,7 +17,7 @@ class Options:
     resolution: int = 128
     """Cells along the longest side of each part's mesh."""
     fps: float = 10.0
-    """Of the video."""
+    """Of the video and the animation."""
     out: Path | None = None
     """Default: articulated in the run folder."""
     data: Path | None = None
@@ -31,6 +31,7 @@ def main(arguments: list[str]) -> int:
         arguments, Options, "fields articulate", "Writes an articulated object as URDF, and shows its motion."
     )
 
+    import numpy as np
     import torch
 
     from fields.errors import ConfigError
@@ -38,8 +39,7 @@ def main(arguments: list[str]) -> int:
     from fields.io.images import side_by_side, video_writer
     from fields.io.run import results_folder, scene_of, world_from_input
     from fields.reacto.field import ArticulatedField
-    from fields.reacto.kinds import joints_of
-    from fields.reacto.urdf import write_urdf
+    from fields.reacto.urdf import assembled, write_animation, write_urdf
     from fields.rendering import render
     from fields.training.pixels import composite
 
@@ -54,8 +54,10 @@ def main(arguments: list[str]) -> int:
     out = options.out or results_folder(options.run) / "articulated"
     input_from_world = torch.linalg.inv(world_from_input(options.run))
     with Progress("articulate") as progress:
-        file = write_urdf(out, scene.name, field, input_from_world.numpy(), options.resolution)
-        joints = [joint.transformed(input_from_world) for joint in joints_of(field)]
+        assembly = assembled(scene.name, field, input_from_world.numpy(), options.resolution)
+        file, joints = write_urdf(out, assembly), assembly.joints
+        moments = (np.array(field.times) - field.times[0]) / options.fps
+        write_animation(out / "motion.glb", assembly, moments)
         described = [
             {"type": j.kind, "parent": j.parent, "child": j.child, "axis": j.axis.tolist(), "pivot": j.pivot.tolist(),
              "limits": j.limits, "pitch": j.pitch, "states": j.states.tolist()}
@@ -73,6 +75,7 @@ def main(arguments: list[str]) -> int:
                 progress.step(i + 1, len(field.times))
     for joint in joints:
         print(joint.in_words())
-    print(f"{file}, {out / 'joints.json'}, and {out / 'motion.mp4'}: the video, what was learned of it, and its parts")
+    print(f"{file} and {out / 'joints.json'}; {out / 'motion.glb'}: its parts as they move; {out / 'motion.mp4'}: the video, "
+          "what was learned of it, and its parts")  # fmt: skip
     print(f"Next: fields view {options.run}")
     return 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,73 +35,122 @@ def write_ply(path: Path, shape: PointCloud, facts: dict[str, str]) -> None:
     write_atomically(path, lambda file: file.write_bytes(data))
 
 
+@dataclass(frozen=True)
+class Moving:
+    """A mesh that moves on another, in whose frame it stands."""
+
+    mesh: Mesh
+    name: str
+    parent: int
+    """Of those listed before it; −1 for none."""
+    translations: np.ndarray
+    """(T, 3)."""
+    rotations: np.ndarray
+    """(T, 4) unit quaternions x, y, z, w."""
+
+
 def write_glb(path: Path, mesh: Mesh, facts: dict[str, str]) -> None:
     """Binary glTF 2.0; `facts` become extras of the asset and of the mesh.
 
     The colours are light that leaves the surface, so the material is unlit. glTF wants vertex colours linear: in 16 bits,
     because 8 would leave dark tones in steps. A texture is sRGB.
     """
-    positions = mesh.positions.astype("<f4")
-    attributes: dict[str, tuple[np.ndarray, int, str]] = {  # array, component type, kind
-        "POSITION": (positions, 5126, "VEC3"),
-        "NORMAL": (mesh.normals.astype("<f4"), 5126, "VEC3"),
-    }
-    # Readers without the extension see a matt surface.
-    matt: dict = {"metallicFactor": 0, "roughnessFactor": 1}
-    image = b""
-    if isinstance(mesh, TexturedMesh):
-        attributes["TEXCOORD_0"] = mesh.uv.astype("<f4"), 5126, "VEC2"
-        matt["baseColorTexture"] = {"index": 0}
-        image = png_of_bytes(mesh.texture)
-    else:
-        opaque = np.full((len(mesh.colours), 1), 65535)
-        colours = np.concatenate([np.round(linear(mesh.colours / 255) * 65535), opaque], 1).astype("<u2")
-        attributes["COLOR_0"] = colours, 5123, "VEC4"
-    parts = [*attributes.values(), (mesh.faces.astype("<u4").reshape(-1), 5125, "SCALAR")]
-    accessors: list[dict] = [
-        {"bufferView": i, "componentType": component, "type": kind, "count": len(array)}
-        for i, (array, component, kind) in enumerate(parts)
-    ]
-    accessors[0] |= {"min": positions.min(0).tolist(), "max": positions.max(0).tolist()}
-    if not image:
-        accessors[2] |= {"normalized": True}
-    blobs = [array.tobytes() for array, _, _ in parts]  # each a multiple of four bytes, as glTF demands
-    starts = np.cumsum([0, *map(len, blobs)]).tolist()
-    vertices, indices = 34962, 34963  # what the GPU is to use a buffer for
-    targets = [*[vertices] * len(attributes), indices]
-    views = [
-        {"buffer": 0, "byteOffset": start, "byteLength": len(blob), "target": target}
-        for start, blob, target in zip(starts, blobs, targets, strict=False)
-    ]
-    triangles = {"attributes": {n: i for i, n in enumerate(attributes)}, "indices": len(attributes), "material": 0}
-    tree = {
-        "asset": {"version": "2.0", "generator": "fields", "extras": facts},
-        "scene": 0,
-        "scenes": [{"nodes": [0]}],
-        "nodes": [{"mesh": 0}],
-        "meshes": [{"primitives": [triangles], "extras": facts}],
-        "materials": [{"pbrMetallicRoughness": matt, "extensions": {"KHR_materials_unlit": {}}}],
-        "extensionsUsed": ["KHR_materials_unlit"],
-        "accessors": accessors,
-        "bufferViews": views,
-    }
-    if image:
-        views.append({"buffer": 0, "byteOffset": starts[-1], "byteLength": len(image)})
-        blobs.append(image + b"\0" * (-len(image) % 4))
+    glb = _Glb(facts)
+    glb.tree |= {"scenes": [{"nodes": [0]}], "nodes": [{"mesh": glb.mesh(mesh)}]}
+    write_atomically(path, lambda file: file.write_bytes(glb.bytes()))
+
+
+def write_animated_glb(path: Path, parts: Sequence[Moving], times: np.ndarray, facts: dict[str, str]) -> None:
+    """Binary glTF 2.0 of meshes, as `write_glb` writes them, that move; times (T,) are seconds."""
+    glb = _Glb(facts)
+    when = glb.accessor(times.astype("<f4"), "SCALAR", bounds=True)
+    nodes: list[dict] = []
+    samplers: list[dict] = []
+    channels: list[dict] = []
+    for i, part in enumerate(parts):
+        start = {"translation": part.translations[0].tolist(), "rotation": part.rotations[0].tolist()}
+        nodes.append({"name": part.name, "mesh": glb.mesh(part.mesh), **start})
+        if part.parent >= 0:
+            nodes[part.parent].setdefault("children", []).append(i)
+        for goal, kind, values in (("translation", "VEC3", part.translations), ("rotation", "VEC4", part.rotations)):
+            if np.ptp(values, 0).any():
+                channels.append({"sampler": len(samplers), "target": {"node": i, "path": goal}})
+                samplers.append({"input": when, "output": glb.accessor(values.astype("<f4"), kind)})
+    glb.tree |= {"scenes": [{"nodes": [i for i, part in enumerate(parts) if part.parent < 0]}], "nodes": nodes}
+    if channels:
+        glb.tree["animations"] = [{"name": "motion", "channels": channels, "samplers": samplers}]
+    write_atomically(path, lambda file: file.write_bytes(glb.bytes()))
+
+
+class _Glb:
+    """A binary glTF 2.0 as it is put together."""
+
+    def __init__(self, facts: dict[str, str]) -> None:
+        self.facts = facts
+        self.tree: dict = {
+            "asset": {"version": "2.0", "generator": "fields", "extras": facts},
+            "scene": 0,
+            "extensionsUsed": ["KHR_materials_unlit"],
+            "meshes": [], "materials": [], "accessors": [], "bufferViews": [],
+        }  # fmt: skip
+        self.blobs: list[bytes] = []
+
+    def view(self, blob: bytes, **more: int) -> int:
+        start = sum(map(len, self.blobs))
+        self.blobs.append(blob + b"\0" * (-len(blob) % 4))
+        self.tree["bufferViews"].append({"buffer": 0, "byteOffset": start, "byteLength": len(blob), **more})
+        return len(self.blobs) - 1
+
+    def accessor(self, array: np.ndarray, kind: str, bounds: bool = False, **view: int) -> int:
+        """Of float32, uint32, or uint16 that stands for [0, 1]."""
+        component = {"<f4": 5126, "<u4": 5125, "<u2": 5123}[array.dtype.str]
+        accessor = {"bufferView": self.view(array.tobytes(), **view), "componentType": component, "type": kind, "count": len(array)}  # fmt: skip
+        if bounds:
+            accessor |= {"min": array.min(0, keepdims=array.ndim == 1).tolist(), "max": array.max(0, keepdims=array.ndim == 1).tolist()}  # fmt: skip
+        if component == 5123:
+            accessor["normalized"] = True
+        self.tree["accessors"].append(accessor)
+        return len(self.tree["accessors"]) - 1
+
+    def mesh(self, mesh: Mesh) -> int:
+        vertices, indices = 34962, 34963  # what the GPU is to use a buffer for
+        attributes = {
+            "POSITION": self.accessor(mesh.positions.astype("<f4"), "VEC3", bounds=True, target=vertices),
+            "NORMAL": self.accessor(mesh.normals.astype("<f4"), "VEC3", target=vertices),
+        }
+        # Readers without the extension see a matt surface.
+        matt: dict = {"metallicFactor": 0, "roughnessFactor": 1}
+        if isinstance(mesh, TexturedMesh):
+            attributes["TEXCOORD_0"] = self.accessor(mesh.uv.astype("<f4"), "VEC2", target=vertices)
+            matt["baseColorTexture"] = {"index": self.texture(mesh.texture)}
+        else:
+            opaque = np.full((len(mesh.colours), 1), 65535)
+            colours = np.concatenate([np.round(linear(mesh.colours / 255) * 65535), opaque], 1).astype("<u2")
+            attributes["COLOR_0"] = self.accessor(colours, "VEC4", target=vertices)
+        faces = self.accessor(mesh.faces.astype("<u4").reshape(-1), "SCALAR", target=indices)
+        materials, meshes = self.tree["materials"], self.tree["meshes"]
+        materials.append({"pbrMetallicRoughness": matt, "extensions": {"KHR_materials_unlit": {}}})
+        triangles = {"attributes": attributes, "indices": faces, "material": len(materials) - 1}
+        meshes.append({"primitives": [triangles], "extras": self.facts})
+        return len(meshes) - 1
+
+    def texture(self, picture: np.ndarray) -> int:
         linear_filter, clamp = 9729, 33071
         sampler = {"magFilter": linear_filter, "minFilter": linear_filter, "wrapS": clamp, "wrapT": clamp}
-        tree |= {
-            "images": [{"bufferView": len(views) - 1, "mimeType": "image/png"}],
-            "samplers": [sampler],
-            "textures": [{"source": 0, "sampler": 0}],
-        }
-    size = sum(map(len, blobs))
-    tree["buffers"] = [{"byteLength": size}]
-    text = json.dumps(tree).encode()
-    text += b" " * (-len(text) % 4)
-    chunks = [struct.pack("<I4s", len(text), b"JSON"), text, struct.pack("<I4s", size, b"BIN\0"), *blobs]
-    data = b"".join([struct.pack("<4sII", b"glTF", 2, 12 + sum(map(len, chunks))), *chunks])
-    write_atomically(path, lambda file: file.write_bytes(data))
+        textures = self.tree.setdefault("textures", [])
+        self.tree.setdefault("images", []).append(
+            {"bufferView": self.view(png_of_bytes(picture)), "mimeType": "image/png"}
+        )
+        self.tree["samplers"] = [sampler]
+        textures.append({"source": len(textures), "sampler": 0})
+        return len(textures) - 1
+
+    def bytes(self) -> bytes:
+        size = sum(map(len, self.blobs))
+        text = json.dumps(self.tree | {"buffers": [{"byteLength": size}]}).encode()
+        text += b" " * (-len(text) % 4)
+        chunks = [struct.pack("<I4s", len(text), b"JSON"), text, struct.pack("<I4s", size, b"BIN\0"), *self.blobs]
+        return b"".join([struct.pack("<4sII", b"glTF", 2, 12 + sum(map(len, chunks))), *chunks])
 
 
 def write_obj(path: Path, mesh: Mesh, facts: dict[str, str]) -> None:

@@ -19,12 +19,14 @@ from fields.reacto.joints import find_parts
 from fields.reacto.kinds import joints_of
 from fields.reacto.rigging import Rig, rig
 from fields.reacto.scene import VideoScene
+from fields.reacto.screws import inverse, move
 from fields.reacto.tracks import tracks_of
 from fields.tensorf.shape import LevelSet
 from fields.tensors import resolution_for
 from fields.training.pixels import composite, rows_near_silhouettes
 
 _MOST_PARTS = 6
+_PROBED = 4096  # places where two parts may be at one time
 _CAREFUL = 1e-3  # opacities are kept so far from 0 and 1 in their cross-entropy
 
 
@@ -125,7 +127,7 @@ class ReactoTraining:
         alpha = store.data[flat, 3].float() / 255
         mse = (seen.rgb.clamp(0, 1) - composite(store.data[flat], background)).square().mean()
         mask = binary_cross_entropy(seen.opacity.clamp(_CAREFUL, 1 - _CAREFUL), alpha)
-        loss = mse + c.mask * mask + self._penalty(i)
+        loss = mse + c.mask * mask + self._penalty(i) + c.overlap * self._overlap()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.optimiser.step()
@@ -136,6 +138,23 @@ class ReactoTraining:
         """Of one part after the other, for it is a good part of an iteration."""
         shape = self.shapes[i % len(self.shapes)]
         return shape.penalty(self.config.eikonal, self.config.smooth, self.generator)
+
+    def _overlap(self) -> Tensor:
+        """How deep, in knots, two parts are in each other at one moment, where they are: no picture shows it."""
+        field, device = self.field, self.field.aabb.device
+        pick = torch.randperm(len(field.parts), generator=self.generator, device=device)[:2].tolist()
+        a, b = (self.parts()[k] for k in pick)
+        moment = int(torch.randint(len(field.times), (1,), generator=self.generator, device=device))
+        with torch.no_grad():
+            poses = field.poses(field.states[:, moment])
+            low, high = a.aabb.view(2, 3)
+            points = low + (high - low) * torch.rand(_PROBED, 3, generator=self.generator, device=device)
+            here, there = a.normalise(points), b.normalise(move(inverse(poses[pick[1]]) @ poses[pick[0]], points))
+            both = (there.abs() < 1).all(-1)
+            both &= torch.minimum(a.level(here), b.level(there.clamp(-1, 1))) > 0
+        if not both.any():
+            return torch.zeros((), device=device)
+        return torch.minimum(a.level(here[both]), b.level(there[both])).mean() / self.config.steepness
 
     def _milestones(self, done: int) -> None:
         c = self.config
