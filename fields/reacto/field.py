@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize, softplus
 
 from fields.core import accumulate_along_rays, render_weight_from_density, rises
-from fields.reacto.screws import exponential, within
+from fields.reacto.screws import exponential, rescaled, within
 from fields.rendering import Field, Rendering
 from fields.tensorf.field import TensoRF
 
@@ -58,7 +58,7 @@ class ArticulatedField(Field):
         self.register_buffer("frames", torch.eye(4).repeat(len(parts), 1, 1))
         """(B, 4, 4) rigid: from the frame of each part to the scene's, where all joints are at zero."""
         self.twists = nn.Parameter(torch.zeros(len(parts), 6))
-        """(B, 6) of the joints, in scene units, where all of them are at zero; see `fields.reacto.screws`."""
+        """(B, 6) of the joints, where all of them are at zero; lengths are radii of the box, about its middle. See `fields.reacto.screws`."""
         self.states = nn.Parameter(torch.zeros(len(parts), len(times)))
         """(B, T) of the joints, at each time."""
         self.posed: Tensor | None = None
@@ -70,11 +70,17 @@ class ArticulatedField(Field):
 
     # ------------------------------------------------------------------------------------ motion
 
+    def screws(self) -> Tensor:
+        """(B, 6) the twists in scene units."""
+        low, high = self.aabb.view(2, 3)
+        return rescaled(self.twists, (high - low).max() / 2, (low + high) / 2)
+
     def poses(self, states: Tensor) -> Tensor:
         """(…, B, 4, 4): from each part's frame to the scene's, with joints in states (…, B)."""
         moved: list[Tensor] = []
+        twists = self.screws()
         for b, parent in enumerate(self.parents):
-            own = exponential(states[..., b, None] * self.twists[b])
+            own = exponential(states[..., b, None] * twists[b])
             moved.append(own if parent < 0 else moved[parent] @ own)
         return torch.stack(moved, -3) @ self.frames
 

@@ -60,8 +60,9 @@ class Joint:
 def joints_of(field: ArticulatedField) -> list[Joint]:
     """Of all parts but those that stand still."""
     size = float((field.aabb[3:] - field.aabb[:3]).max())
+    twists = field.screws().detach()
     return [
-        joint_of(field.twists[b].detach(), field.states[b].detach(), parent, b, field.frames[b, :3, 3], size)
+        joint_of(twists[b], field.states[b].detach(), parent, b, field.frames[b, :3, 3], size)
         for b, parent in enumerate(field.parents)
         if parent >= 0
     ]

@@ -23,11 +23,11 @@ _POINTS = 40  # that say where a part is
 
 @dataclass(frozen=True)
 class Rig:
-    """A part in its place, in scene units."""
+    """A part in its place; lengths are in scene units, where nothing else is said."""
 
     parent: int
     twist: Tensor
-    """(6,), where all joints are at zero."""
+    """(6,), where all joints are at zero; lengths are radii of the scene's box, about its middle."""
     states: Tensor
     """(T,) in every training frame."""
     frame: Tensor
@@ -64,10 +64,9 @@ def rig(scene: VideoScene, tracks: Tracks, parts: list[Part], cells: int) -> lis
                 f"{scene.path}: part {b} is seen in {len(points)} tracks only. Ask for fewer parts with --parts."
             )
         frame, aabb, own = _box(points)
-        twist = torch.cat([part.twist[:3], radius * part.twist[3:] + torch.linalg.cross(middle, part.twist[:3])])
         split = _as_seen_by(scene.train, _in_scene(poses[b], middle, radius) @ frame)
         hull = visual_hull(split, aabb, resolution_for(aabb.view(2, 3), cells))
-        found.append(Rig(part.parent, twist, part.states, frame, aabb, own, hull))
+        found.append(Rig(part.parent, part.twist, part.states, frame, aabb, own, hull))
     return found
 
 

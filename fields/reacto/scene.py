@@ -19,10 +19,11 @@ from fields.data.assemble import assemble
 from fields.data.bounds import focus, near_far_of
 from fields.data.scene import Scene, Split
 from fields.errors import DataError
-from fields.reacto.flow import read_flow
+from fields.reacto.flow import estimate_flow, read_flow
 
 _OBJECT = 127  # alpha above which a pixel is of the object
 _FEWEST = 4  # frames
+_GAPS = (1, 2, 4)  # frames apart, that flow is estimated between
 
 
 @dataclass(eq=False)
@@ -131,4 +132,20 @@ def read_flows(folder: Path, train: Split, order: dict[str, int]) -> list[Flow]:
             flows.append(
                 Flow(i, place[moment + gap], torch.from_numpy(moved), torch.from_numpy(np.ascontiguousarray(known)))
             )
+    return flows
+
+
+def estimated_flows(scene: VideoScene) -> list[Flow]:
+    """Between training frames, of the pictures themselves; see `fields.reacto.flow.estimate_flow`."""
+    images = [scene.train.images.image(i).cpu().numpy() for i in range(len(scene.train))]
+    device, flows = scene.aabb.device, []
+    for gap in _GAPS:
+        for i in range(len(images) - gap):
+            if images[i].shape != images[i + gap].shape:
+                continue
+            both = estimate_flow(images[i], images[i + gap])
+            for (first, second), (moved, known) in zip(((i, i + gap), (i + gap, i)), both, strict=True):
+                flows.append(
+                    Flow(first, second, torch.from_numpy(moved).to(device), torch.from_numpy(known).to(device))
+                )
     return flows

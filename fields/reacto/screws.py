@@ -55,6 +55,12 @@ def prismatic(axis: Tensor) -> Tensor:
     return torch.cat([torch.zeros_like(axis), axis], -1)
 
 
+def rescaled(twist: Tensor, scale: Tensor, middle: Tensor) -> Tensor:
+    """(…, 6) of the same joint where points x have become scale · x + middle."""
+    turn = twist[..., :3]
+    return torch.cat([turn, scale * twist[..., 3:] + torch.linalg.cross(middle.expand_as(turn), turn)], -1)
+
+
 def move(pose: Tensor, points: Tensor) -> Tensor:
     """Points (…, 3) moved by poses (…, 4, 4)."""
     return (pose[..., :3, :3] @ points[..., None])[..., 0] + pose[..., :3, 3]

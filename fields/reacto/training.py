@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from fields.reacto.field import ArticulatedField, PartField
 from fields.reacto.joints import find_parts
 from fields.reacto.kinds import joints_of
 from fields.reacto.rigging import Rig, rig
-from fields.reacto.scene import VideoScene
+from fields.reacto.scene import VideoScene, estimated_flows
 from fields.reacto.screws import inverse, move
 from fields.reacto.tracks import tracks_of
 from fields.tensorf.shape import LevelSet
@@ -55,9 +56,8 @@ class ReactoTraining:
     def find(self) -> list[Rig]:
         c, scene = self.config, self.scene
         if not scene.flows:
-            raise DataError(
-                f"{scene.path}: no optical flow beside the frames. Put it in flow/fw_1 and flow/bw_1, as KITTI's PNG."
-            )
+            scene = replace(scene, flows=estimated_flows(scene))
+            self.findings.append(f"estimated {len(scene.flows)} fields of optical flow")
         tracks = tracks_of(scene, c.tracks, self.generator)
         found = find_parts(tracks, len(scene.train), c.parts or _MOST_PARTS, self.generator, self.findings.append)
         if len(found) < 2:

@@ -7,7 +7,7 @@ import torch
 
 from fields.reacto.field import ArticulatedField
 from fields.reacto.kinds import joint_of
-from fields.reacto.screws import cross_matrix, exponential, inverse, left_jacobian, move, prismatic, revolute
+from fields.reacto.screws import cross_matrix, exponential, inverse, left_jacobian, move, prismatic, rescaled, revolute
 
 
 @pytest.mark.parametrize("size", [0.0, 1e-9, 1e-5, 1e-3, 1.0, 3.1])
@@ -61,12 +61,14 @@ def two_parts() -> ArticulatedField:
     torch.manual_seed(0)
     part = {"aabb": [-1, -0.4, -0.3, 1, 0.4, 0.3], "resolution": [16, 10, 8], "near": 0.0, "far": math.inf, "density_rank": 4,
             "appearance_rank": 4, "feature_dim": 6, "hidden": 16, "density_shift": 0.5, "distance_scale": 1.0, "frequencies": 1}  # fmt: skip
-    field = ArticulatedField(parts=[part, part], parents=[-1, 0], times=[0, 1, 2], aabb=[-3, -3, -3, 3, 3, 3])
+    field = ArticulatedField(parts=[part, part], parents=[-1, 0], times=[0, 1, 2], aabb=[-2, -3, -3, 4, 3, 3])
     for own in field.parts:
         for factor in own.density_grid.parameters():
             factor.data += 1.0
     field.frames[1, :3, 3] = torch.tensor([0.3, 0.9, 0.5])
-    field.twists.data[1] = revolute(torch.tensor([0.0, 0, 1]), torch.tensor([-1.0, 0.4, 0]))
+    hinge, middle = revolute(torch.tensor([0.0, 0, 1]), torch.tensor([-1.0, 0.4, 0])), torch.tensor([1.0, 0, 0])
+    field.twists.data[1] = rescaled(hinge, torch.tensor(1 / 3), -middle / 3)
+    torch.testing.assert_close(field.screws()[1], hinge, atol=1e-6, rtol=0)
     field.states.data[1] = torch.tensor([0.0, 0.6, 1.0])
     return field
 
@@ -82,7 +84,7 @@ def test_a_part_that_moves_looks_as_one_that_is_moved_around():
     field.parts[0].occupied[:] = False
     origins, directions = rays()
     with torch.no_grad():
-        pose = exponential(0.6 * field.twists[1])
+        pose = exponential(0.6 * field.screws()[1])
         back = inverse(pose)
         with field.in_state(field.states[:, 1]):
             moved = field.render_rays(origins, directions)
