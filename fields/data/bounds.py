@@ -35,16 +35,21 @@ def focus(cameras: Cameras) -> tuple[Tensor, float, bool]:
     """The point closest to all viewing axes (3,) float64, the median camera distance to it, and whether it
     is meaningful: most cameras have it in front of them and their axes are not all parallel."""
     o, d = cameras.centres.double().cpu(), cameras.forward.double().cpu()
-    # I - d d^T projects onto the plane normal to d.
-    across = torch.eye(3, dtype=torch.float64) - d[:, :, None] * d[:, None, :]
-    # A weak pull towards the mean centre keeps parallel axes solvable.
-    a = across.mean(0) + 1e-6 * torch.eye(3, dtype=torch.float64)
-    b = (across @ o[:, :, None]).mean(0)[:, 0] + 1e-6 * o.mean(0)
-    point = torch.linalg.solve(a, b)
+    point, across = nearest_to_lines(o, d)
     ahead = ((point - o) * d).sum(-1)
     distance = float((point - o).norm(dim=-1).median())
-    spread = float(torch.linalg.eigvalsh(across.mean(0))[0])  # 0 when parallel, 2/3 from all around
+    spread = float(torch.linalg.eigvalsh(across)[0])  # 0 when parallel, 2/3 from all around
     return point, distance, bool((ahead > 0).double().mean() > 0.8) and spread > 2e-3
+
+
+def nearest_to_lines(origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    """The point (3,) closest to lines (N, 3), (N, 3), and the mean (3, 3) of what projects onto the planes normal to them."""
+    eye = torch.eye(3, dtype=origins.dtype, device=origins.device)
+    across = eye - directions[:, :, None] * directions[:, None, :]
+    # A weak pull towards the mean origin keeps parallel lines solvable.
+    a = across.mean(0) + 1e-6 * eye
+    b = (across @ origins[:, :, None]).mean(0)[:, 0] + 1e-6 * origins.mean(0)
+    return torch.linalg.solve(a, b), across.mean(0)
 
 
 def choose_bounds(

@@ -58,7 +58,7 @@ class ReactoConfig(Schedule):
     """Weight of the relative error of the density's slope."""
     smooth: float = 0.03
     """Weight of how the slope differs from that a knot away."""
-    overlap: float = 0.05
+    overlap: float = 0.5
     """Weight of how deep parts are in each other, knots."""
     layout: ClassVar[str] = "vm"
     """Of the factors of every part."""

@@ -18,7 +18,7 @@ from torch.nn.functional import normalize
 
 from fields.reacto.adjustment import adjust
 from fields.reacto.following import SLIDES, TURNS, filled, follow
-from fields.reacto.screws import cross_matrix, exponential, move, prismatic, revolute
+from fields.reacto.screws import cross_matrix, exponential, move, prismatic, revolute, transformed
 from fields.reacto.tracks import Tracks
 
 _TRIED = 768  # axes at first
@@ -109,7 +109,16 @@ def find_parts(
     for b in range(1, len(parts)):
         own = _own(tracks, parts, tolerance)[b]
         parts[b] = _joined(parts[b], own, say) if len(own) else parts[b]
-    return parts
+    return _from_first_frame(parts)
+
+
+def _from_first_frame(parts: list[Part]) -> list[Part]:
+    """The same motion, with all joints at zero in the first frame."""
+    poses = poses_of(parts, len(parts[0].states))
+    return [
+        Part(part.parent, transformed(poses[max(0, part.parent)][0], part.twist), part.states - part.states[0])
+        for part in parts
+    ]
 
 
 def noise_of(tracks: Tracks, frames: int) -> float:

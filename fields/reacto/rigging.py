@@ -11,13 +11,14 @@ from fields.data.scene import Split
 from fields.errors import DataError
 from fields.reacto.joints import Part, noise_of, poses_of
 from fields.reacto.scene import VideoScene
-from fields.reacto.screws import inverse
+from fields.reacto.screws import inverse, move
 from fields.reacto.tracks import Tracks
 from fields.tensors import resolution_for
 from fields.training.carving import visual_hull
 
 _OUTSIDE = 0.005  # of a part's points to either side, that its box leaves out
 _MARGIN = 0.06  # of the part's longest edge, around its points
+_PIECE = 0.02  # of the points of a part, that a piece of it must have
 _POINTS = 40  # that say where a part is
 
 
@@ -67,7 +68,37 @@ def rig(scene: VideoScene, tracks: Tracks, parts: list[Part], cells: int) -> lis
         split = _as_seen_by(scene.train, _in_scene(poses[b], middle, radius) @ frame)
         hull = visual_hull(split, aabb, resolution_for(aabb.view(2, 3), cells))
         found.append(Rig(part.parent, part.twist, part.states, frame, aabb, own, hull))
-    return found
+    return [_apart(found, b, [_in_scene(pose, middle, radius) for pose in poses]) for b in range(len(found))]
+
+
+def _apart(rigs: list[Rig], b: int, poses: list[Tensor]) -> Rig:
+    """Part b without the cells that surfaces of other parts pass through, and what that leaves of the insides of these."""
+    from scipy.ndimage import label
+
+    rig = rigs[b]
+    passed = torch.zeros_like(rig.occupied)
+    for a, other in enumerate(rigs):
+        if a != b:
+            into = inverse(poses[b] @ rig.frame) @ poses[a] @ other.frame  # in every training frame
+            for pose in into:
+                cells = _cells(rig, move(pose, other.points))
+                passed[cells.unbind(-1)] = True
+    seen = _cells(rig, rig.points)
+    passed[seen.unbind(-1)] = False
+    pieces, _ = label((rig.occupied & ~passed).cpu().numpy())
+    pieces = torch.from_numpy(pieces).to(rig.points.device)
+    votes = torch.bincount(pieces[seen.unbind(-1)], minlength=int(pieces.max()) + 1)
+    votes[0] = 0
+    kept = (votes > _PIECE * votes.sum())[pieces.long()]
+    return replace(rig, occupied=kept.to(rig.occupied.device)) if kept.any() else rig
+
+
+def _cells(rig: Rig, points: Tensor) -> Tensor:
+    """(M, 3) int64: which of its cells points (N, 3) in its own frame are in; of those outside nothing is said."""
+    low, high = rig.aabb.view(2, 3)
+    size = torch.tensor(rig.occupied.shape, device=points.device)
+    cells = ((points - low) / (high - low) * size).floor().long()
+    return cells[((cells >= 0) & (cells < size)).all(-1)]
 
 
 def _in_scene(poses: Tensor, middle: Tensor, radius: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fields.data import read_capture
 from fields.data.assemble import assemble
-from fields.data.bounds import focus, near_far_of
+from fields.data.bounds import near_far_of, nearest_to_lines
 from fields.data.scene import Scene, Split
 from fields.errors import DataError
 from fields.reacto.flow import estimate_flow, read_flow
@@ -97,13 +97,18 @@ def load_scene(path: str | Path, *, format: str = "auto", downscale: int = 1) ->
 
 
 def box_of(split: Split) -> Tensor:
-    """(2, 3) around whatever the masks show: a hull will not do, for what moves is nowhere all the time."""
-    centre = focus(split.cameras)[0].float()
-    reach = []
+    """(2, 3) around whatever the masks show, about where their middles are seen: a hull will not do, for what moves is nowhere all the time."""
+    shown = []
     for i in range(len(split)):
         row, column = (split.images.image(i)[..., 3] > _OBJECT).nonzero().unbind(-1)
-        xy = torch.stack([column, row], -1) + 0.5
-        origins, directions = split.cameras.rays(torch.full_like(row, i), xy)
+        shown.append(torch.stack([column, row], -1) + 0.5)
+    origins, directions = split.cameras.rays(
+        torch.arange(len(split), device=shown[0].device), torch.stack([xy.mean(0) for xy in shown])
+    )
+    centre, _ = nearest_to_lines(origins, directions)
+    reach = []
+    for i, xy in enumerate(shown):
+        origins, directions = split.cameras.rays(torch.full_like(xy[:, 0], i, dtype=torch.long), xy)
         away = centre - origins
         reach.append(torch.linalg.cross(away, directions).norm(dim=-1).max())
     radius = 1.05 * torch.stack(reach).max()

@@ -61,6 +61,13 @@ def rescaled(twist: Tensor, scale: Tensor, middle: Tensor) -> Tensor:
     return torch.cat([turn, scale * twist[..., 3:] + torch.linalg.cross(middle.expand_as(turn), turn)], -1)
 
 
+def transformed(pose: Tensor, twist: Tensor) -> Tensor:
+    """(…, 6) of the same joint in the frame that a rigid pose (…, 4, 4) leads to."""
+    turn, along = (pose[..., :3, :3] @ part[..., None] for part in (twist[..., :3], twist[..., 3:]))
+    turn, along = turn[..., 0], along[..., 0]
+    return torch.cat([turn, along + torch.linalg.cross(pose[..., :3, 3], turn)], -1)
+
+
 def move(pose: Tensor, points: Tensor) -> Tensor:
     """Points (…, 3) moved by poses (…, 4, 4)."""
     return (pose[..., :3, :3] @ points[..., None])[..., 0] + pose[..., :3, 3]

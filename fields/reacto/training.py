@@ -140,7 +140,7 @@ class ReactoTraining:
         return shape.penalty(self.config.eikonal, self.config.smooth, self.generator)
 
     def _overlap(self) -> Tensor:
-        """How deep, in knots, two parts are in each other at one moment, where they are: no picture shows it."""
+        """How deep, in knots, two parts are in each other at one moment, mean over the box of one: no picture shows it."""
         field, device = self.field, self.field.aabb.device
         pick = torch.randperm(len(field.parts), generator=self.generator, device=device)[:2].tolist()
         a, b = (self.parts()[k] for k in pick)
@@ -154,7 +154,7 @@ class ReactoTraining:
             both &= torch.minimum(a.level(here), b.level(there.clamp(-1, 1))) > 0
         if not both.any():
             return torch.zeros((), device=device)
-        return torch.minimum(a.level(here[both]), b.level(there[both])).mean() / self.config.steepness
+        return torch.minimum(a.level(here[both]), b.level(there[both])).sum() / (_PROBED * self.config.steepness)
 
     def _milestones(self, done: int) -> None:
         c = self.config

@@ -91,6 +91,10 @@ def test_a_joint_on_a_part_that_moves():
     tracks, _ = tracked([STILL, outer, inner], [700, 300, 300])
     found = find_parts(tracks, FRAMES, 5, torch.Generator().manual_seed(0))
     assert [part.parent for part in found] == [-1, 0, 1]
+    assert all(part.states[0] == 0 for part in found)  # joints are where they are in the first frame
+    for part, joint in zip(found[1:], (first, second), strict=True):
+        way = torch.sign(part.twist[:3] @ joint[:3])
+        torch.testing.assert_close(way * part.twist, joint, atol=2e-3, rtol=0)  # of what float32 sees 200 pixels away
     misfit = torch.stack([tracks.misfit(pose) for pose in poses_of(found, FRAMES)])
     assert (misfit.amin(0) < 0.5).float().mean() > 0.98
 
