@@ -15,7 +15,7 @@ VERBS = {
     "articulate": "write the parts and joints of a reacto run as URDF, and show its motion",
     "export": "write the surface of a run as a mesh and a point cloud",
     "slim": "write a run as a file of any size, whose every prefix is a smaller model",
-    "data": "look at a scene before training: fields data check DIR",
+    "data": "look at a scene before training, or make one of pictures: fields data check DIR",
     "bench": "time the core against plain PyTorch on this machine",
     "doctor": "what this machine has, which backend is used, what to do about what is missing",
 }

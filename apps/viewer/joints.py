@@ -37,11 +37,11 @@ class JointsPanel:
             unit = 1.0 if joint.kind == "prismatic" else math.degrees(1)
             low, high = (unit * v for v in joint.limits)
             more = _BEYOND * (high - low)
-            step = (high - low) / 200
+            step = 10.0 ** math.floor(math.log10(max(high - low, 1e-9) / 100))
+            least, most = step * math.floor((low - more) / step), step * math.ceil((high + more) / step)
             label = f"Part {joint.child}, {'units' if joint.kind == 'prismatic' else 'degrees'}"
             hint = f"{joint.kind.capitalize()}, on part {joint.parent}; {low:.4g} to {high:.4g} in the video."
-            state = min(max(unit * float(joint.states[0]), low - more), high + more)
-            self.sliders.append(gui.add_slider(label, low - more, high + more, step, state, hint=hint))
+            self.sliders.append(gui.add_slider(label, least, most, step, min(max(0.0, least), most), hint=hint))
             own = self.field.states[joint.child].detach()
             self.rates.append(unit * float(joint.states.norm() / own.norm().clamp(min=1e-12)))
         self.following = False
