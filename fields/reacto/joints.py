@@ -8,7 +8,6 @@ joint; then axis, states and points are adjusted together.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -34,6 +33,7 @@ _FEWEST = 0.03  # of all tracks, that a part must explain
 _STILL = 0.3  # of all tracks, at least, are of what stands still
 _FINEST = 0.1  # pixels
 _CHUNK = 16  # axes at once
+_STRETCH = 0.05  # of the tracks of a part in the time it is best known, that it must have in another
 _SIGHTS = 4  # in a frame, that say where a part is
 _ALIKE = 0.05  # how far twists, or states, of one joint differ
 _NEAR = (0.05, 0.02)  # radii of the box, that points of one surface are apart
@@ -178,14 +178,24 @@ def _joined(part: Part, own: Tracks, say: Callable[[str], None]) -> Part:
     there = shared.diagonal() >= _SIGHTS
     points = own.triangulate(exponential(part.states[:, None] * part.twist))[0]
     of_track = label[own.frame[:, 0]]
-    stretches = sorted(label[there].unique().tolist(), key=lambda k: -int((of_track == k).sum()))
-    states, placed = part.states.clone(), points[of_track == stretches[0]]
+    known = torch.bincount(of_track[of_track >= 0], minlength=int(label.max()) + 1)
+    there &= (known > _STRETCH * known.max())[label]  # what is seen for a moment only says little
+    stretches = sorted(label[there].unique().tolist(), key=lambda k: -int(known[k]))
+    states, done = part.states.clone(), there & (label == stretches[0])
+    placed = points[of_track == stretches[0]]
+    together = there[1:] & (label[1:] == label[:-1])
+    speed = float(states.diff().abs()[together].max()) if together.any() else 0.0
     for k in stretches[1:]:
-        more = points[of_track == k]
-        shift = _aligned(placed, more, part.twist)
+        here, more = there & (label == k), points[of_track == k]
+        apart = (here.nonzero() - done.nonzero()[:, 0]).abs()
+        j, i = divmod(int(apart.argmin()), apart.shape[1])
+        jump = float(states[here.nonzero()[j, 0]] - states[done.nonzero()[i, 0]])
+        shift = _aligned(
+            placed, more, part.twist, jump, speed * float(apart.min())
+        )  # it was not faster than it was seen to be
         say(f"it is hidden, and then {shift:+.3f} from where it was")
-        states[label == k] -= shift
-        placed = torch.cat([placed, move(exponential(shift * part.twist), more)])
+        states[here] -= shift
+        placed, done = torch.cat([placed, move(exponential(shift * part.twist), more)]), done | here
     return Part(part.parent, part.twist, filled(states, there))
 
 
@@ -205,12 +215,11 @@ def _raised(part: Part, parts: list[Part]) -> Part:
     return part
 
 
-def _aligned(one: Tensor, other: Tensor, twist: Tensor) -> float:
-    """The state by which a joint leads points (M, 3) to where they meet most of others (N, 3)."""
+def _aligned(one: Tensor, other: Tensor, twist: Tensor, about: float, reach: float) -> float:
+    """The state, so near to `about`, by which a joint leads points (M, 3) to where they meet most of others (N, 3)."""
     from scipy.spatial import cKDTree
 
-    reach = math.pi if float(twist[:3].norm()) > 0.5 else 2 * SLIDES
-    tree, best = cKDTree(one.cpu().numpy()), 0.0
+    tree, best = cKDTree(one.cpu().numpy()), about
     for near in _NEAR:  # in radii of the box
         tried = best + reach * torch.linspace(-1, 1, 181, device=twist.device)
         moved = move(exponential(tried[:, None] * twist)[:, None], other)
