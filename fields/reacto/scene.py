@@ -23,6 +23,7 @@ from fields.reacto.flow import estimate_flow, read_flow
 
 _OBJECT = 127  # alpha above which a pixel is of the object
 _FEWEST = 4  # frames
+_STILL = 1e-6  # scene units, that cameras which do not move are apart
 _GAPS = (1, 2, 4)  # frames apart, that flow is estimated between
 
 
@@ -82,6 +83,11 @@ def load_scene(path: str | Path, *, format: str = "auto", downscale: int = 1) ->
     for i, name in enumerate(train.names):
         if not bool((train.images.image(i)[..., 3] > _OBJECT).any()):
             raise DataError(f"{path}: the mask of {name} is empty. Remove the frame, or mask the object in it.")
+    places = train.cameras.centres
+    if float((places - places.mean(0)).norm(dim=-1).max()) < _STILL:
+        raise DataError(
+            f"{path}: all cameras are at one place, from which no depth is seen. Give cameras relative to the part that stands still."
+        )
     aabb = box_of(train)
     near, far = near_far_of(train.cameras, aabb.double(), None, None)
     flows = read_flows(Path(path), train, order)

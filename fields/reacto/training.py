@@ -48,7 +48,20 @@ class ReactoTraining:
         self.shapes = [self._level_set(part) for part in self.parts()]
         for shape, one in zip(self.shapes, rigs, strict=False):
             shape.fill(one.occupied, self.generator)
+        kinds = ["", *(joint.kind for joint in joints_of(self.field))]
+        self.slide, self.turn = (
+            torch.tensor([k == name for k in kinds], device=device) for name in ("prismatic", "revolute")
+        )
+        self._keep_kinds()
         self._new_optimiser()
+
+    @torch.no_grad()
+    def _keep_kinds(self) -> None:
+        """What slides does not turn, and a hinge does not rise: pictures would have both do a little of either."""
+        w, v = self.field.twists[:, :3], self.field.twists[:, 3:]
+        w[self.slide] = 0
+        rise = (v * w).sum(-1, keepdim=True) / w.square().sum(-1, keepdim=True).clamp(min=1e-12) * w
+        v -= torch.where(self.turn[:, None], rise, 0)
 
     def parts(self) -> list[PartField]:
         return list(self.field.parts)  # type: ignore[arg-type]
@@ -63,6 +76,10 @@ class ReactoTraining:
         if len(found) < 2:
             raise DataError(
                 f"{scene.path}: nothing in it moves against the rest. A video of an articulated object shows its joints move."
+            )
+        if len(found) < c.parts:
+            raise DataError(
+                f"{scene.path}: {len(found)} parts move against each other, not {c.parts}. Ask for as many, or leave out --parts."
             )
         return rig(scene, tracks, found, c.voxels[0])
 
@@ -131,6 +148,7 @@ class ReactoTraining:
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.optimiser.step()
+        self._keep_kinds()
         self._milestones(i + 1)
         return {"psnr": -10 * mse.detach().clamp(min=1e-10).log10(), "loss": loss.detach(), "mask": mask.detach()}
 

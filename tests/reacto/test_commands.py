@@ -5,6 +5,7 @@ import math
 import shutil
 import struct
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -14,6 +15,8 @@ import torch
 from fields.apps.common import open_run
 from fields.apps.viewer.joints import JointsPanel
 from fields.apps.viewer.viewer import Subject, Viewer
+from fields.benchmarks.articulated.__main__ import make
+from fields.benchmarks.articulated.objects import laptop
 from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.spatial.transform import Rotation
 
@@ -84,7 +87,7 @@ def test_the_animation_moves_as_the_field_does(trained, tmp_path):
         pose = field.poses(field.states[:, k]).detach().double().numpy()[1]
         moved = similarity @ pose @ np.linalg.inv(rest) @ np.linalg.inv(similarity)
         by_field = (own + lid + base) @ moved[:3, :3].T + moved[:3, 3]
-        np.testing.assert_allclose(by_file, by_field, atol=1e-3 * np.ptp(own))  # what a hinge rises by is left out
+        np.testing.assert_allclose(by_file, by_field, atol=1e-5 * np.ptp(own))  # float32 of poses and of the file
 
 
 def test_the_viewer_moves_joints(trained):
@@ -125,7 +128,7 @@ def test_flow_is_estimated_where_there_is_none():
     true = centred @ turn.T - centred
     goal = centred + true + (size - 1) / 2
     hidden = (goal[..., 0] > 91) & (goal[..., 0] < 99)
-    assert (known & hidden).sum() == 0 and known[inside & ~hidden].mean() > 0.6
+    assert (known & hidden).sum() <= 0.02 * hidden.sum() and known[inside & ~hidden].mean() > 0.6
     assert np.median(np.linalg.norm(moved - true, axis=-1)[known]) < 0.1
 
 
@@ -179,6 +182,28 @@ def test_too_few_frames(video, capsys):
         data = json.loads(file.read_text())
         file.write_text(json.dumps(data | {"frames": data["frames"][:keep]}))
     assert "2 frames" in complaint(video, capsys)
+
+
+def test_more_parts_than_there_are(video, capsys):
+    assert "2 parts move against each other, not 4" in complaint(video, capsys, "--parts", 4)
+
+
+def test_a_camera_that_stands_still(video, capsys):
+    for split in ("train", "test"):
+        file = video / f"transforms_{split}.json"
+        data = json.loads(file.read_text())
+        for frame in data["frames"]:
+            frame["transform_matrix"] = data["frames"][0]["transform_matrix"]
+        file.write_text(json.dumps(data))
+    assert "at one place" in complaint(video, capsys)
+
+
+def test_nothing_moves(tmp_path, capsys):
+    """The laptop again, with a hinge that is stuck."""
+    stuck = laptop()
+    stuck = replace(stuck, joints=[replace(joint, low=60, high=60) for joint in stuck.joints])
+    make(stuck, tmp_path / "video", "ci", "noise", 0, lambda done, of: None)
+    assert "nothing in it moves" in complaint(tmp_path / "video", capsys)
 
 
 def test_more_parts_than_one_is_asked_for(video, capsys):
