@@ -70,7 +70,7 @@ def _cameras(arguments: list[str]) -> int:
         arguments, CamerasOptions, "fields data cameras", "Finds the cameras of pictures, or of a video, with COLMAP."
     )
 
-    from fields.data.motion import prepare
+    from fields.data.sfm import prepare
     from fields.errors import ConfigError
 
     for name in ("every", "longest"):

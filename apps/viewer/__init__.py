@@ -5,5 +5,5 @@ frames.py   one picture: tiles, values to colours, comparisons
 session.py  one browser: coarse while its camera moves, finer and finer while it rests
 viewer.py   the server, and the controls that every run has
 journey.py  camera paths: key frames, preview, films
-panels.py   tabs of what only some runs have
+panels.py   tabs of what only some runs have; of light (light.py) and of joints (joints.py)
 """

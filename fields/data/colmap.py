@@ -71,7 +71,7 @@ def read(path: Path) -> Capture:
                 image=capture.image_folder / record.name,
                 pose=pose_of(record),
                 intrinsics=intrinsics_of(camera, folder),
-                mask=_mask_of(masks, record.name),
+                mask=mask_of(masks, record.name),
                 where=where,
             )
         )
@@ -136,7 +136,7 @@ def _image_folder(path: Path, name: str) -> Path:
     return path / (existing[0] if existing else "images")
 
 
-def _mask_of(folder: Path | None, name: str) -> Mask | None:
+def mask_of(folder: Path | None, name: str) -> Mask | None:
     """COLMAP calls the mask of a.jpg a.jpg.png; others call it a.png."""
     if folder is None:
         return None

@@ -188,7 +188,7 @@ def load_images(
     """Decode all images in parallel threads into one store (the decoders release Python's lock).
 
     With `masks_are_alpha` a mask becomes the alpha channel, otherwise `ImageStore.masks`. It may have another
-    resolution than its image."""
+    resolution than its image, of the same shape."""
     sizes = [(max(h.width // downscale, 1), max(h.height // downscale, 1)) for h in headers]
     counts = [w * h for w, h in sizes]
     starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -230,6 +230,11 @@ def load_images(
 def _load_mask(path: Path, size: tuple[int, int], downscale: int, full: tuple[int, int]) -> np.ndarray:
     header = read_header(path)
     same = (header.width, header.height) == full
+    if abs(header.width * full[1] - header.height * full[0]) > max(full):  # more than rounding
+        raise DataError(
+            f"{path}: a mask of {header.width} × {header.height} pixels for an image of {full[0]} × {full[1]}.\n"
+            "Give the mask of this image."
+        )
     array = decode(path, 4 if header.has_alpha else 1, downscale if same else 1)
     # A mask stored in the alpha of an otherwise constant picture is common enough to understand.
     mask = array[:, :, 3] if header.has_alpha and array[:, :, 3].min() < 255 else array[:, :, 0]

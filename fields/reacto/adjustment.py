@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fields.reacto.screws import exponential, left_jacobian, move
+from fields.reacto.screws import exponential, left_jacobian, move, slides
 from fields.reacto.tracks import Tracks
 
 _SCALES = (8.0, 4.0, 2.0, 1.0)  # of the loss, in tolerances, one after the other
@@ -25,7 +25,7 @@ def adjust(tracks: Tracks, twist: Tensor, states: Tensor, tolerance: float, roun
         tolerance: pixels that tracks may be off by.
         rounds: steps at each scale.
     """
-    problem = _Problem(tracks.double(), bool(twist[:3].norm() < 1e-6))
+    problem = _Problem(tracks.double(), bool(slides(twist)))
     twist, states, damping = twist.double(), states.double(), _DAMPED
     for scale in _SCALES:
         loss = problem.loss(twist, states, scale * tolerance)

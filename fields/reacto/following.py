@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from fields.reacto.screws import exponential, move
-from fields.reacto.tracks import Tracks, solved
+from fields.reacto.screws import exponential, move, slides
+from fields.reacto.tracks import Tracks, planes, solved
 
 TURNS, SLIDES = 0.7, 0.5  # the most from one frame to the next: radians, radii of the box
 _STEPS = 57  # of them that are tried at first
@@ -62,7 +62,7 @@ class _Following:
         self.known = torch.zeros_like(
             tracks.seen
         )  # sightings, in frames whose state is known; their rays are moved to where it is zero
-        self.reach = TURNS if bool(self.twist[:3].norm() > 1e-6) else SLIDES
+        self.reach = SLIDES if slides(self.twist) else TURNS
         self.distance = float(tracks.origins[:, 0].norm(dim=-1).median())
 
     def run(self, first: int, second: int, step: float) -> Followed:
@@ -93,19 +93,14 @@ class _Following:
 
     def _off(self, row: Tensor, slot: Tensor, states: Tensor) -> Tensor:
         """(A, M) pixels by which sightings are off where the rest of their tracks is, with the joint in states (A,)."""
-        d, o = self.directions[row], self.origins[row]
-        rest = self.known[row][..., None, None]
-        eye = torch.eye(3, dtype=d.dtype, device=d.device)
-        across = (eye - d[..., :, None] * d[..., None, :]) * rest
-        a, b = across.sum(1), (across @ o[..., None]).sum(1)[..., 0]
+        across, b = planes(self.origins[row], self.directions[row])
+        rest, m = self.known[row][..., None], torch.arange(len(row))
+        rest_across, rest_b = (across * rest[..., None]).sum(1), (b * rest).sum(1)
         back = exponential(-states[:, None] * self.twist)[:, None]
-        o = move(back, o[torch.arange(len(row)), slot])
-        d = (back[..., :3, :3] @ d[torch.arange(len(row)), slot][..., None])[..., 0]
-        own = eye - d[..., :, None] * d[..., None, :]
-        point = solved(a + own + 1e-6 * eye, b + (own @ o[..., None])[..., 0])
-        away = point - o
-        along = (away * d).sum(-1).clamp(min=1e-3)
-        return self.tracks.focal * torch.linalg.cross(away, d).norm(dim=-1) / along
+        o = move(back, self.origins[row][m, slot])
+        d = (back[..., :3, :3] @ self.directions[row][m, slot][..., None])[..., 0]
+        own_across, own_b = planes(o, d)
+        return self.tracks.pixels_off(solved(rest_across + own_across, rest_b + own_b), o, d)
 
     def _state(self, t: int, before: float, apart: int) -> float | None:
         """Of frame t, by vote; None if too few tracks say anything."""

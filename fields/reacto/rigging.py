@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fields.data.scene import Split
 from fields.errors import DataError
-from fields.reacto.joints import Part, noise_of, poses_of
+from fields.reacto.parts import Part, noise_of, poses_of
 from fields.reacto.scene import VideoScene
 from fields.reacto.screws import inverse, move
 from fields.reacto.tracks import Tracks
@@ -50,6 +50,7 @@ def rig(scene: VideoScene, tracks: Tracks, parts: list[Part], cells: int) -> lis
     frames = len(scene.train)
     middle, radius = scene.aabb.mean(0), (scene.aabb[1] - scene.aabb[0]).max() / 2
     poses = poses_of(parts, frames)
+    placed = [_in_scene(pose, middle, radius) for pose in poses]
     misfit = torch.stack([tracks.misfit(pose) for pose in poses])
     tolerance = noise_of(tracks, frames)
     found = []
@@ -65,10 +66,10 @@ def rig(scene: VideoScene, tracks: Tracks, parts: list[Part], cells: int) -> lis
                 f"{scene.path}: part {b} is seen in {len(points)} tracks only. Ask for fewer parts with --parts."
             )
         frame, aabb, own = _box(points)
-        split = _as_seen_by(scene.train, _in_scene(poses[b], middle, radius) @ frame)
+        split = _as_seen_by(scene.train, placed[b] @ frame)
         hull = visual_hull(split, aabb, resolution_for(aabb.view(2, 3), cells))
         found.append(Rig(part.parent, part.twist, part.states, frame, aabb, own, hull))
-    return [_apart(found, b, [_in_scene(pose, middle, radius) for pose in poses]) for b in range(len(found))]
+    return [_apart(found, b, placed) for b in range(len(found))]
 
 
 def _apart(rigs: list[Rig], b: int, poses: list[Tensor]) -> Rig:
@@ -80,9 +81,8 @@ def _apart(rigs: list[Rig], b: int, poses: list[Tensor]) -> Rig:
     for a, other in enumerate(rigs):
         if a != b:
             into = inverse(poses[b] @ rig.frame) @ poses[a] @ other.frame  # in every training frame
-            for pose in into:
-                cells = _cells(rig, move(pose, other.points))
-                passed[cells.unbind(-1)] = True
+            cells = _cells(rig, move(into[:, None], other.points).flatten(0, 1))
+            passed[cells.unbind(-1)] = True
     seen = _cells(rig, rig.points)
     passed[seen.unbind(-1)] = False
     pieces, _ = label((rig.occupied & ~passed).cpu().numpy())

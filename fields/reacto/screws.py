@@ -55,6 +55,11 @@ def prismatic(axis: Tensor) -> Tensor:
     return torch.cat([torch.zeros_like(axis), axis], -1)
 
 
+def slides(twist: Tensor) -> Tensor:
+    """(…) bool: which of twists (…, 6) of unit joints do not turn."""
+    return twist[..., :3].norm(dim=-1) < 0.5
+
+
 def rescaled(twist: Tensor, scale: Tensor, middle: Tensor) -> Tensor:
     """(…, 6) of the same joint where points x have become scale · x + middle."""
     turn = twist[..., :3]

@@ -51,16 +51,16 @@ class Tracks:
         Unseen ones are off by 0. Gradients: of both to the poses.
         """
         there = self.within(poses)
-        origins, directions = there.origins, there.directions
-        eye = torch.eye(3, dtype=origins.dtype, device=origins.device)
-        across = (eye - directions[..., :, None] * directions[..., None, :]) * self.seen[..., None, None]
-        a = across.sum(1) + _HELD * eye
-        b = (across @ origins[..., None]).sum(1)
-        points = solved(a, b[..., 0])
-        away = points[:, None] - origins
+        across, b = planes(there.origins, there.directions)
+        points = solved((across * self.seen[..., None, None]).sum(1), (b * self.seen[..., None]).sum(1))
+        return points, self.pixels_off(points[:, None], there.origins, there.directions) * self.seen
+
+    def pixels_off(self, points: Tensor, origins: Tensor, directions: Tensor) -> Tensor:
+        """(…) how far points (…, 3) are from rays (…, 3), (…, 3), where they are seen."""
+        away = points - origins
         along = (away * directions).sum(-1)
-        off = torch.linalg.cross(away, directions).square().sum(-1).clamp(min=1e-16).sqrt() / along.clamp(min=1e-3)
-        return points, self.focal * off * self.seen
+        off = torch.linalg.cross(away, directions).square().sum(-1).clamp(min=1e-16).sqrt()
+        return self.focal * off / along.clamp(min=1e-3)
 
     def misfit(self, poses: Tensor) -> Tensor:
         """(N,) root mean square of that, pixels; infinite where a track has one sighting."""
@@ -69,8 +69,15 @@ class Tracks:
         return torch.where(count > 1, (off.square().sum(-1) / count.clamp(min=1)).sqrt(), torch.inf)
 
 
-def solved(a: Tensor, b: Tensor) -> Tensor:
-    """(…, 3) x with a x = b, of symmetric matrices (…, 3, 3), by Cramer's rule: for so small ones far faster than a library."""
+def planes(origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    """Of rays (…, 3), (…, 3): what projects (…, 3, 3) onto the planes normal to them, and origins (…, 3) so projected."""
+    across = torch.eye(3).to(origins) - directions[..., :, None] * directions[..., None, :]
+    return across, (across @ origins[..., None])[..., 0]
+
+
+def solved(across: Tensor, b: Tensor) -> Tensor:
+    """(…, 3) the points closest to several rays, whose `planes` are summed: by Cramer's rule, for so small ones far faster than a library."""
+    a = across + _HELD * torch.eye(3).to(across)
     rows = [torch.linalg.cross(a[..., i - 2, :], a[..., i - 1, :]) for i in range(3)]
     determinant = (a[..., 0, :] * rows[0]).sum(-1, keepdim=True)
     return torch.stack([(row * b).sum(-1) for row in rows], -1) / determinant

@@ -206,5 +206,15 @@ def test_nothing_moves(tmp_path, capsys):
     assert "nothing in it moves" in complaint(tmp_path / "video", capsys)
 
 
+def test_a_mask_of_another_shape(video, capsys):
+    file = video / "transforms_train.json"
+    data = json.loads(file.read_text())
+    for frame in data["frames"]:
+        frame["mask_path"] = "mask.png"
+    file.write_text(json.dumps(data))
+    iio.imwrite(video / "mask.png", np.pad(np.full((30, 40), 255, np.uint8), 10))
+    assert "60 × 50" in complaint(video, capsys)
+
+
 def test_more_parts_than_one_is_asked_for(video, capsys):
     assert "at least two" in complaint(video, capsys, "--parts", 1)

@@ -7,7 +7,8 @@ import torch
 from torch.nn.functional import normalize
 
 from fields.reacto.adjustment import adjust
-from fields.reacto.joints import find_parts, poses_of
+from fields.reacto.joints import find_parts
+from fields.reacto.parts import poses_of
 from fields.reacto.screws import exponential, move, prismatic, revolute
 from fields.reacto.tracks import Tracks
 

@@ -12,6 +12,8 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from fields.data.colmap import mask_of
+from fields.data.images import decode
 from fields.data.llff import list_images
 from fields.errors import DataError
 
@@ -45,7 +47,7 @@ def prepare(
         import pycolmap
     except ImportError:
         raise DataError("To find cameras COLMAP is needed: pip install 'fields[video]'") from None
-    with TemporaryDirectory(dir=_parent(out)) as folder:
+    with TemporaryDirectory(dir=_made(out.absolute().parent)) as folder:
         work = Path(folder, "scene")
         (work / "images").mkdir(parents=True)
         names = []
@@ -101,7 +103,7 @@ def _pictures(source: Path, every: int) -> Iterator[tuple[str, np.ndarray]]:
 
     if source.is_dir():
         for file in list_images(source)[::every]:
-            yield file.stem, _decoded(file)
+            yield file.stem, decode(file, 3)
         return
     try:
         for k, frame in enumerate(iio.imiter(source, plugin="FFMPEG")):
@@ -111,28 +113,16 @@ def _pictures(source: Path, every: int) -> Iterator[tuple[str, np.ndarray]]:
         raise DataError(f"{source}: neither a folder of pictures nor a video ({error}).") from None
 
 
-def _decoded(file: Path) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(file) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, UnidentifiedImageError) as error:
-        raise DataError(f"{file}: not a picture ({error}). Remove it, or save it again.") from None
-
-
 def _mask(folder: Path, stem: str, size: tuple[int, int]):
     from PIL import Image
 
-    file = next(
-        (f for f in (folder / f"{stem}.png", folder / f"{stem}.jpg", folder / f"{stem}.jpg.png") if f.is_file()), None
-    )
-    if file is None:
+    mask = mask_of(folder, f"{stem}.jpg")
+    if mask is None:
         raise DataError(f"{folder}: no mask {stem}.png. Every picture needs one.")
-    there = _decoded(file).any(-1)
+    there = decode(mask.path, 3).any(-1)
     if there.shape[::-1] != size:
         raise DataError(
-            f"{file}: {there.shape[1]} × {there.shape[0]} pixels, but its picture has {size[0]} × {size[1]}."
+            f"{mask.path}: {there.shape[1]} × {there.shape[0]} pixels, but its picture has {size[0]} × {size[1]}."
         )
     return Image.fromarray(255 * there.astype(np.uint8))
 
@@ -140,7 +130,3 @@ def _mask(folder: Path, stem: str, size: tuple[int, int]):
 def _made(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def _parent(out: Path) -> Path:
-    return _made(out.absolute().parent)
