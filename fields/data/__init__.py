@@ -81,7 +81,7 @@ def detect_format(path: str | Path) -> str:
     raise DataError(
         f"{path}: no scene found here (looked for transforms.json, transforms_train.json, sparse/ of COLMAP, "
         "poses_bounds.npy, pose/ with rgb/, cameras_sphere.npz).\n"
-        "Give the folder that holds one of these. COLMAP makes one from photographs."
+        "Give the folder that holds one of these. `fields data cameras` makes one of photographs, with COLMAP."
     )
 
 

@@ -39,36 +39,44 @@ def prepare(
     Raises:
         DataError: naming what is wrong.
     """
-    from PIL import Image
-
-    if out.exists() and any(out.iterdir()):
-        raise DataError(f"{out}: already there, and not empty. Remove it, or give another --out.")
     try:
         import pycolmap
     except ImportError:
         raise DataError("To find cameras COLMAP is needed: pip install 'fields[video]'") from None
-    with TemporaryDirectory(dir=_made(out.absolute().parent)) as folder:
-        work = Path(folder, "scene")
-        (work / "images").mkdir(parents=True)
-        names = []
-        for stem, picture in _pictures(source, every):
-            image = Image.fromarray(picture)
-            factor = min(1.0, longest / max(image.size))
-            size = round(factor * image.width), round(factor * image.height)
-            image.resize(size, Image.Resampling.LANCZOS).save(work / "images" / f"{stem}.jpg", quality=95)
-            if masks is not None:
-                _mask(masks, stem, (picture.shape[1], picture.shape[0])).resize(size, Image.Resampling.BOX).save(
-                    _made(work / "masks") / f"{stem}.png"
-                )
-            names.append(stem)
-        if len(names) < 3:
-            raise DataError(f"{source}: {len(names)} pictures. Structure from motion needs three or more.")
-        found = _reconstruct(pycolmap, work, len(names), watch)
-        os.replace(work, out)
-    return len(names), found
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise DataError(f"{out}: already there, and not an empty folder. Remove it, or give another --out.")
+    try:
+        with TemporaryDirectory(dir=_made(out.absolute().parent)) as folder:
+            work = Path(folder, "scene")
+            count = _write_pictures(source, work, masks, every, longest)
+            if count < 3:
+                raise DataError(f"{source}: {count} pictures. Structure from motion needs three or more.")
+            found = _reconstruct(pycolmap, source, work, count, watch)
+            os.replace(work, out)
+    except OSError as error:
+        raise DataError(
+            f"{out}: cannot be written ({error.strerror}). Free some space, or give another --out."
+        ) from None
+    return count, found
 
 
-def _reconstruct(pycolmap, work: Path, count: int, watch: Callable[[int, int], None]) -> int:
+def _write_pictures(source: Path, work: Path, masks: Path | None, every: int, longest: int) -> int:
+    from PIL import Image
+
+    folder, count = _made(work / "images"), 0
+    for stem, picture in _pictures(source, every):
+        image = Image.fromarray(picture)
+        factor = min(1.0, longest / max(image.size))
+        size = round(factor * image.width), round(factor * image.height)
+        image.resize(size, Image.Resampling.LANCZOS).save(folder / f"{stem}.jpg", quality=95)
+        if masks is not None:
+            mask = _mask(masks, stem, image.size).resize(size, Image.Resampling.BOX)
+            mask.save(_made(work / "masks") / f"{stem}.png")
+        count += 1
+    return count
+
+
+def _reconstruct(pycolmap, source: Path, work: Path, count: int, watch: Callable[[int, int], None]) -> int:
     pycolmap.logging.minloglevel = pycolmap.logging.FATAL.value
     database, placed = work.parent / "database.db", [2]
 
@@ -85,12 +93,12 @@ def _reconstruct(pycolmap, work: Path, count: int, watch: Callable[[int, int], N
     )
     if not found:
         raise DataError(
-            f"{work.name}: no camera was found. The pictures share too few features: take some with more overlap, of more texture."
+            f"{source}: no camera was found. The pictures share too few features: take some with more overlap, of more texture."
         )
     best = max(found.values(), key=lambda model: model.num_reg_images())
     if best.num_reg_images() < _FEWEST * count:
         raise DataError(
-            f"only {best.num_reg_images()} of {count} pictures found their place. Take every picture of a video (--every 1), or pictures with "
+            f"{source}: only {best.num_reg_images()} of {count} pictures found their place. Take every picture of a video (--every 1), or pictures with "
             "more overlap."
         )
     best.write(_made(work / "sparse" / "0"))
@@ -110,7 +118,8 @@ def _pictures(source: Path, every: int) -> Iterator[tuple[str, np.ndarray]]:
             if k % every == 0:
                 yield f"{k:05d}", frame
     except (OSError, ValueError, RuntimeError) as error:
-        raise DataError(f"{source}: neither a folder of pictures nor a video ({error}).") from None
+        reason = str(error).splitlines()[-1].strip() if str(error) else type(error).__name__
+        raise DataError(f"{source}: neither a folder of pictures nor a video ({reason}).") from None
 
 
 def _mask(folder: Path, stem: str, size: tuple[int, int]):

@@ -68,5 +68,7 @@ def test_a_mask_is_missing_or_of_another_size(pictures, tmp_path, capsys):
 def test_neither_pictures_nor_a_video(pictures, tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("no video")
     assert "nor a video" in complaint(capsys, tmp_path / "notes.txt", "--out", tmp_path / "scene")
-    assert "not empty" in complaint(capsys, pictures, "--out", pictures)
+    assert "not an empty folder" in complaint(capsys, pictures, "--out", pictures)
+    assert "not an empty folder" in complaint(capsys, pictures, "--out", tmp_path / "notes.txt")
+    assert "cannot be written" in complaint(capsys, pictures, "--out", tmp_path / "notes.txt" / "scene")
     assert "--every" in complaint(capsys, pictures, "--every", 0, "--out", tmp_path / "scene")
