@@ -25,6 +25,7 @@ from fields.benchmarks.articulated.render import (
     joint_state,
     picture,
     poses_of,
+    visible,
 )
 from tyro.conf import Positional
 
@@ -61,6 +62,8 @@ def make(thing: Articulated, folder: Path, track: str, paint: str, seed: int, wa
     cameras = cameras_around(middle, radius, count, size)
     poses = [poses_of(thing, one) for one in states]
     colours = Paint(len(thing.parts), 2 * radius, paint, seed)
+    surface = surface_points(thing, radius)
+    seen = torch.zeros(len(surface[0]), dtype=torch.bool)
     frames: dict[str, list] = {"train": [], "test": []}
     held_out = [k % _HELD_OUT == _HELD_OUT // 2 for k in range(count)]
     for k in range(count):
@@ -71,6 +74,7 @@ def make(thing: Articulated, folder: Path, track: str, paint: str, seed: int, wa
         )
         if not held_out[k]:
             hits = centre_hits(thing, poses[k], cameras, k, middle, radius)
+            seen |= visible(surface, hits, poses[k], cameras, k, radius)
             for gap in (g * sign for g in gaps for sign in (1, -1)):
                 if 0 <= k + gap < count and not held_out[k + gap]:
                     moved, there = flow(thing, hits, poses[k + gap], cameras, k, k + gap, radius)
@@ -84,11 +88,11 @@ def make(thing: Articulated, folder: Path, track: str, paint: str, seed: int, wa
                "states": [float(np.radians(s[b])) if j.kind == "revolute" else s[b] for s in states]}
               for b, j in enumerate(thing.joints)]  # fmt: skip
     write_json(folder / "joints.json", {"size": 2 * radius, "times": list(range(count)), "joints": joints})
-    write_surface(folder / "truth.npz", thing, radius)
+    write_surface(folder / "truth.npz", surface, seen)
 
 
-def write_surface(file: Path, thing: Articulated, radius: float) -> None:
-    """Points spread evenly over the surface of every part, joints at zero, their normals, and which part they are of."""
+def surface_points(thing: Articulated, radius: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Spread evenly over the surface of every part, joints at zero: where (P, 3), the normals (P, 3), and which part (P,) uint8."""
     points, normals, part = [], [], []
     for b, solid in enumerate(thing.parts):
         mesh = surface_of(solid, radius)
@@ -101,13 +105,15 @@ def write_surface(file: Path, thing: Articulated, radius: float) -> None:
         points.append(x.detach())
         normals.append(torch.nn.functional.normalize(slope, dim=-1))
         part.append(torch.full((count,), b, dtype=torch.uint8))
-    arrays = {"points": torch.cat(points), "normals": torch.cat(normals), "part": torch.cat(part)}
+    return torch.cat(points), torch.cat(normals), torch.cat(part)
+
+
+def write_surface(file: Path, surface: tuple[torch.Tensor, ...], seen: torch.Tensor) -> None:
+    points, normals, part = (one.numpy() for one in surface)
 
     def save(path: Path) -> None:
         with path.open("wb") as out:
-            np.savez_compressed(
-                out, **{k: v.numpy().astype("f2" if k == "normals" else v.numpy().dtype) for k, v in arrays.items()}
-            )
+            np.savez_compressed(out, points=points, normals=normals.astype("f2"), part=part, seen=seen.numpy())
 
     write_atomically(file, save)
 

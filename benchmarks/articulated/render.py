@@ -20,6 +20,8 @@ _LIGHTS = ((0.4, -0.5, 0.8), (-0.6, 0.3, 0.5))
 _AMBIENT = 0.3
 _SPAN = 0.65  # of the image, that the object's bounding sphere fills
 _CHUNK = 131_072
+_FACING = 0.2  # cosine between normal and ray, at which a surface is seen
+_NEAR = 0.06  # of the object's radius: as far as a pixel reaches along a surface seen so obliquely
 
 
 @dataclass(frozen=True)
@@ -196,6 +198,23 @@ def centre_hits(thing: Articulated, poses: Tensor, cameras: Cameras, i: int, mid
     at = torch.arange(int(cameras.width[i])) + 0.5
     xy = torch.stack(torch.meshgrid(at, at, indexing="xy"), -1).view(-1, 2)
     return _first_hits(thing, poses, cameras, i, xy, middle, radius)[0]
+
+
+def visible(
+    surface: tuple[Tensor, Tensor, Tensor], hits: Hits, poses: Tensor, cameras: Cameras, i: int, radius: float
+) -> Tensor:
+    """(P,) bool: which points of the surface image i shows, by what the rays through pixel centres meet."""
+    points, normals, part = surface
+    pose = poses.float()[part.long()]
+    p, n = move(pose, points), (pose[:, :3, :3] @ normals[..., None])[..., 0]
+    away = cameras.centres[i] - p
+    far = away.norm(dim=-1)
+    size = int(cameras.width[i])
+    xy, _ = cameras.project(torch.full((len(p),), i), p)
+    column, row = xy.floor().long().clamp(0, size - 1).unbind(-1)
+    pixel = row * size + column
+    facing = (away * n).sum(-1) > _FACING * far
+    return facing & (hits.part[pixel] == part) & ((hits.distance[pixel] - far).abs() < _NEAR * radius)
 
 
 def flow(

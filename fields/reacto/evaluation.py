@@ -22,6 +22,7 @@ from fields.reacto.field import ArticulatedField
 from fields.reacto.kinds import Joint, joints_of
 from fields.reacto.scene import VideoScene
 from fields.reacto.screws import exponential, move, prismatic, revolute
+from fields.reacto.skinned import SkinnedField
 from fields.training.evaluation import Evaluation
 from fields.training.evaluation import compare as compare_now
 from fields.training.evaluation import evaluate as evaluate_images
@@ -33,7 +34,7 @@ _SAMPLES = 40_000  # of a part's surface
 _CELLS = 128
 
 
-def compare(field: ArticulatedField, scene: VideoScene, split: Split, i: int) -> tuple[dict, Tensor]:
+def compare(field: ArticulatedField | SkinnedField, scene: VideoScene, split: Split, i: int) -> tuple[dict, Tensor]:
     """Figures of image i at its moment, and a picture."""
     times = scene.test_times if split is scene.test else scene.times
     with field.in_state(field.states_at(float(times[i]))):
@@ -42,7 +43,7 @@ def compare(field: ArticulatedField, scene: VideoScene, split: Split, i: int) ->
 
 
 def evaluate(
-    field: ArticulatedField,
+    field: ArticulatedField | SkinnedField,
     scene: VideoScene,
     split: Split,
     folder: Path | None = None,
@@ -52,7 +53,9 @@ def evaluate(
     and surfaces are off."""
     found = evaluate_images(field, scene, split, folder, watch, compare)
     if (truth := Truth.beside(scene)) is not None:
-        found.results |= joint_errors(joints_of(field), truth) | surface_errors(field, truth)
+        if isinstance(field, ArticulatedField):
+            found.results |= joint_errors(joints_of(field), truth)
+        found.results |= surface_errors(field, truth)
     return found
 
 
@@ -71,6 +74,8 @@ class Truth:
     normals: Tensor
     part: Tensor
     """(P,) int64."""
+    seen: Tensor
+    """(P,) bool: in at least one training frame."""
 
     @staticmethod
     def beside(scene: VideoScene) -> Truth | None:
@@ -91,8 +96,8 @@ class Truth:
             ]  # fmt: skip
             points = move(similarity, torch.from_numpy(surface["points"]).float())
             normals = torch.from_numpy(surface["normals"]).float() @ similarity[:3, :3].T / scale
-            part = torch.from_numpy(surface["part"]).long()
-            return Truth(joints, data["size"] * scale, points, normals, part)
+            part, seen = torch.from_numpy(surface["part"]).long(), torch.from_numpy(surface["seen"])
+            return Truth(joints, data["size"] * scale, points, normals, part, seen)
         except (KeyError, TypeError, ValueError, OSError) as error:
             raise DataError(
                 f"{file}: not the truth about a video ({error!r}). Remove it, or make the video again."
@@ -151,38 +156,72 @@ def _joint_error(found: Joint | None, true: Joint, size: float) -> tuple[float, 
 
 
 @torch.no_grad()
-def surface_errors(field: ArticulatedField, truth: Truth) -> dict[str, float | None]:
+def surface_errors(field: ArticulatedField | SkinnedField, truth: Truth) -> dict[str, float]:
     """Means over some frames. "chamfer": distances from surface to surface, both ways, added, in hundredths of the object's size;
-    "f1": the harmonic mean of the parts that are off by less than one such; "part_iou": of the true surface, by nearest part.
+    "f1": the harmonic mean of the parts that are off by less than one such; "part_iou": of the true surface, by nearest part. The same with
+    "_seen" is of what a training frame shows: where parts touch, nothing says which of them is the nearest.
 
     Distances are to the tangent plane at the nearest of many points, so that their spacing is no floor.
     """
+    surface = (_parts_surface if isinstance(field, ArticulatedField) else _skinned_surface)(field)  # type: ignore[arg-type]
+    last = len(truth.joints[0].states) - 1
+    results = []
+    for frame in np.linspace(0, last, _FRAMES).round().astype(int).tolist():
+        results.append(_surface_errors(*surface(field.states_at(float(frame))), truth, truth.poses(frame)))
+    return {name: float(np.mean([one[name] for one in results])) for name in results[0]}
+
+
+Surface = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+"""Of a state: points (N, 3), normals (N, 3), and which part or bone each is of (N,)."""
+
+
+def _parts_surface(field: ArticulatedField) -> Surface:
+    meshes = [sampled(part) for part in field.parts]
+    points, normals = (torch.cat([mesh[k] for mesh in meshes]) for k in range(2))
+    label = torch.cat([torch.full((len(own),), b) for b, (own, _) in enumerate(meshes)])
+
+    def at(states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        pose = field.poses(states)[label]
+        return move(pose, points), (pose[:, :3, :3] @ normals[..., None])[..., 0], label
+
+    return at
+
+
+def _skinned_surface(field: SkinnedField) -> Surface:
+    points, normals = sampled(field.shape)
+    label = field.bones.skin(points, field.sharpness).weights.argmax(1)
+    which = torch.zeros_like(label)
+
+    def at(states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        moved, _ = field.forward(states[None], which, points)
+        return field.middle + field.radius * moved, (states[label, :3, :3] @ normals[..., None])[..., 0], label
+
+    return at
+
+
+def _surface_errors(ours: Tensor, normals: Tensor, label: Tensor, truth: Truth, poses: Tensor) -> dict[str, float]:
+    """At one moment, where points (N, 3) of our surface are labelled (N,) and the true parts have poses (B, 4, 4)."""
     from scipy.optimize import linear_sum_assignment
     from scipy.spatial import cKDTree
 
-    meshes = [sampled(part) for part in field.parts]
-    label = torch.cat([torch.full((len(points),), b) for b, (points, _) in enumerate(meshes)])
-    last = len(truth.joints[0].states) - 1
-    chamfer, f1, overlap = [], [], []
-    for frame in np.linspace(0, last, _FRAMES).round().astype(int).tolist():
-        poses, true = field.poses(field.states_at(float(frame))), truth.poses(frame)
-        ours = torch.cat([move(pose, points) for pose, (points, _) in zip(poses, meshes, strict=True)])
-        normals = torch.cat([n @ pose[:3, :3].T for pose, (_, n) in zip(poses, meshes, strict=True)])
-        theirs = move(true[truth.part], truth.points)
-        turned = (true[truth.part][:, :3, :3] @ truth.normals[..., None])[..., 0]
-        back, there = cKDTree(theirs).query(ours)[1], cKDTree(ours).query(theirs)[1]
-        off = [
-            ((ours - theirs[back]) * turned[back]).sum(-1).abs(),
-            ((theirs - ours[there]) * normals[there]).sum(-1).abs(),
-        ]
-        chamfer.append(100 * float(off[0].mean() + off[1].mean()) / truth.size)
-        right = [float((d < 0.01 * truth.size).float().mean()) for d in off]
-        f1.append(2 * right[0] * right[1] / max(sum(right), 1e-9))
-        said = label[there]
-        table = np.array([[iou(said == b, truth.part == k) for k in range(len(true))] for b in range(len(meshes))])
+    theirs = move(poses[truth.part], truth.points)
+    turned = (poses[truth.part][:, :3, :3] @ truth.normals[..., None])[..., 0]
+    back, there = (torch.from_numpy(cKDTree(a).query(b)[1]) for a, b in ((theirs, ours), (ours, theirs)))
+    from_ours = ((ours - theirs[back]) * turned[back]).sum(-1).abs() / truth.size
+    from_theirs = ((theirs - ours[there]) * normals[there]).sum(-1).abs() / truth.size
+    said, n, m = label[there], int(label.max()) + 1, len(poses)
+    results: dict[str, float] = {}
+    for name, some in (("", torch.ones_like(truth.seen)), ("_seen", truth.seen)):
+        off = from_ours[some[back]], from_theirs[some]
+        right = [float((d < 0.01).float().mean()) for d in off]
+        table = np.array([[iou(said[some] == b, truth.part[some] == k) for k in range(m)] for b in range(n)])
         rows, columns = linear_sum_assignment(-table)
-        overlap.append(float(table[rows, columns].sum()) / len(true))
-    return {name: float(np.mean(values)) for name, values in (("chamfer", chamfer), ("f1", f1), ("part_iou", overlap))}
+        results |= {
+            f"chamfer{name}": 100 * float(off[0].mean() + off[1].mean()),
+            f"f1{name}": 2 * right[0] * right[1] / max(sum(right), 1e-9),
+            f"part_iou{name}": float(table[rows, columns].sum()) / m,
+        }
+    return results
 
 
 def sampled(part) -> tuple[Tensor, Tensor]:

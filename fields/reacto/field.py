@@ -20,7 +20,7 @@ from fields.reacto.screws import exponential, rescaled, within
 from fields.rendering import Field, Rendering
 from fields.tensorf.field import TensoRF
 
-_COLOURS = (
+COLOURS = (
     (0.27, 0.47, 0.67),
     (0.93, 0.4, 0.47),
     (0.13, 0.53, 0.2),
@@ -147,7 +147,7 @@ class ArticulatedField(Field):
             shaded += len(shown)
             colour = part.colour(x[shown], along[own[shown]])
             if self.labelled:
-                colour = colour.new_tensor(_COLOURS[b % len(_COLOURS)]).expand_as(colour)
+                colour = colour.new_tensor(COLOURS[b % len(COLOURS)]).expand_as(colour)
             rgb = rgb.index_add(0, own[shown], weight[shown, None] * colour)
         counts = torch.tensor([made, shaded], device="cpu")
         return Rendering(rgb + (1 - opacity[:, None]) * behind, distance, opacity, samples=counts)

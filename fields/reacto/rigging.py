@@ -65,7 +65,7 @@ def rig(scene: VideoScene, tracks: Tracks, parts: list[Part], cells: int) -> lis
             raise DataError(
                 f"{scene.path}: part {b} is seen in {len(points)} tracks only. Ask for fewer parts with --parts."
             )
-        frame, aabb, own = _box(points)
+        frame, aabb, own = box_around(points)
         split = _as_seen_by(scene.train, placed[b] @ frame)
         hull = visual_hull(split, aabb, resolution_for(aabb.view(2, 3), cells))
         found.append(Rig(part.parent, part.twist, part.states, frame, aabb, own, hull))
@@ -108,7 +108,7 @@ def _in_scene(poses: Tensor, middle: Tensor, radius: Tensor) -> Tensor:
     return moved
 
 
-def _box(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def box_around(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """A frame (4, 4) along the main axes of points (P, 3), the box (6,) of most of them in it, with a margin, and the points in it."""
     middle = points.median(0).values
     _, _, axes = torch.linalg.svd(points - middle, full_matrices=False)
