@@ -27,9 +27,9 @@ def trained(tmp_path_factory) -> Path:
 def test_bones_learn_the_parts(trained, capsys):
     results = json.loads((trained / "metrics.json").read_text())["results"]
     assert results["part_iou"] > 0.7 and results["psnr"] > 22
-    assert run("eval", trained, "--device", "cpu") == 0
-    assert json.loads((trained / "metrics.json").read_text())["results"] == pytest.approx(results, rel=1e-3)
     capsys.readouterr()
+    assert run("eval", trained, "--device", "cpu") == 0
+    assert f"PSNR {results['psnr']:.4g}" in capsys.readouterr().out
     assert run("articulate", trained, "--device", "cpu") == 2
     assert "a qrbs has no joints" in capsys.readouterr().err
 
