@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ from fields.training.evaluation import evaluate as evaluate_images
 SURFACE = math.log(2)
 """The density of a level set on its surface."""
 _FRAMES = 10  # in which surfaces are compared
-_SAMPLES = 40_000  # of a part's surface
+_SAMPLES = 100_000  # of all surfaces
 _CELLS = 128
 
 
@@ -176,9 +177,7 @@ Surface = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
 def _parts_surface(field: ArticulatedField) -> Surface:
-    meshes = [sampled(part) for part in field.parts]
-    points, normals = (torch.cat([mesh[k] for mesh in meshes]) for k in range(2))
-    label = torch.cat([torch.full((len(own),), b) for b, (own, _) in enumerate(meshes)])
+    points, normals, label = spread_evenly(list(field.parts))
 
     def at(states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         pose = field.poses(states)[label]
@@ -188,7 +187,7 @@ def _parts_surface(field: ArticulatedField) -> Surface:
 
 
 def _skinned_surface(field: SkinnedField) -> Surface:
-    points, normals = sampled(field.shape)
+    points, normals, _ = spread_evenly([field.shape])
     label = field.bones.skin(points, field.sharpness).weights.argmax(1)
     which = torch.zeros_like(label)
 
@@ -224,10 +223,12 @@ def _surface_errors(ours: Tensor, normals: Tensor, label: Tensor, truth: Truth, 
     return results
 
 
-def sampled(part) -> tuple[Tensor, Tensor]:
-    """Points (N, 3) spread evenly over the surface of a part, in its own frame, and their normals."""
-    mesh = extract_mesh(part, SURFACE, resolution=_CELLS)
-    corners = torch.from_numpy(mesh.positions[mesh.faces]).float()
-    points, triangles = spread_over(corners, _SAMPLES, torch.Generator().manual_seed(0))
-    sides = corners[triangles, 1:] - corners[triangles, :1]
-    return points, torch.nn.functional.normalize(torch.linalg.cross(sides[:, 0], sides[:, 1]), dim=-1)
+def spread_evenly(parts: Sequence[Any]) -> tuple[Tensor, Tensor, Tensor]:
+    """Points (N, 3) over the surfaces of parts, as many wherever there is as much of them, each in its part's frame; their normals, and the parts (N,)."""
+    meshes = [extract_mesh(part, SURFACE, resolution=_CELLS) for part in parts]
+    corners = [torch.from_numpy(mesh.positions[mesh.faces]).float() for mesh in meshes]
+    points, triangles = spread_over(torch.cat(corners), _SAMPLES, torch.Generator().manual_seed(0))
+    chosen = torch.cat(corners)[triangles]
+    sides = chosen[:, 1:] - chosen[:, :1]
+    label = torch.repeat_interleave(torch.arange(len(parts)), torch.tensor([len(own) for own in corners]))[triangles]
+    return points, torch.nn.functional.normalize(torch.linalg.cross(sides[:, 0], sides[:, 1]), dim=-1), label

@@ -198,6 +198,10 @@ def test_a_camera_that_stands_still(video, capsys):
     assert "at one place" in complaint(video, capsys)
 
 
+def test_pictures_from_all_sides_are_no_video(capsys):
+    assert "not found in the next" in complaint(shipped("assets") / "demo", capsys)
+
+
 def test_nothing_moves(tmp_path, capsys):
     """The laptop again, with a hinge that is stuck."""
     stuck = laptop()

@@ -48,7 +48,10 @@ def test_the_viewer_shows_bones(trained):
         for b, handle in enumerate(panel.handles):
             w, x, y, z = handle.wxyz
             there = field.middle + field.radius * move(field.posed[b] @ rest[b], torch.tensor([0.1, 0.2, 0.3]))
-            by_handle = Rotation.from_quat([x, y, z, w]).apply(float(field.radius) * torch.tensor([0.1, 0.2, 0.3])) + handle.position
+            by_handle = (
+                Rotation.from_quat([x, y, z, w]).apply(float(field.radius) * torch.tensor([0.1, 0.2, 0.3]))
+                + handle.position
+            )
             torch.testing.assert_close(torch.from_numpy(by_handle).float(), there, atol=1e-4, rtol=0)
     finally:
         viewer.stop()
@@ -59,7 +62,14 @@ def test_the_viewer_shows_bones(trained):
 def test_a_resumed_training_goes_on_as_one_that_was_not_interrupted(name):
     """Bit for bit, from between two milestones."""
     chosen = method(name)
-    changes = {"iterations": 14, "rays": 256, "tracks": 60, "voxels": (4096, 16384), "occupancy_at": (3,), "upsample_at": (5, 11)}
+    changes = {
+        "iterations": 14,
+        "rays": 256,
+        "tracks": 60,
+        "voxels": (4096, 16384),
+        "occupancy_at": (3,),
+        "upsample_at": (5, 11),
+    }
     if name == "qrbs":
         changes |= {"sparse_at": (2, 6), "gamma_at": (2, 10), "proxy_every": 5}
     config, scene = chosen.config(**changes), chosen.load_scene()
