@@ -18,6 +18,8 @@ class Options:
     """Cells along the longest side of each part's mesh."""
     fps: float = 10.0
     """Of the video and the animation."""
+    density: float = 1000.0
+    """Of the parts, for their masses and inertias: kilograms per cubic metre where the scene is in metres."""
     out: Path | None = None
     """Default: articulated in the run folder."""
     data: Path | None = None
@@ -50,12 +52,14 @@ def main(arguments: list[str]) -> int:
         )
     if not 8 <= options.resolution <= 1024:
         raise ConfigError(f"--resolution {options.resolution}: a mesh has 8 to 1024 cells along its longest side.")
+    if not 0 < options.density < float("inf"):
+        raise ConfigError(f"--density {options.density}: a mass per volume is positive.")
     scene = scene_of(options.run, config, options.data).to(field.aabb.device)
     out = options.out or results_folder(options.run) / "articulated"
     input_from_world = torch.linalg.inv(world_from_input(options.run))
     with Progress("articulate") as progress:
         assembly = assembled(scene.name, field, input_from_world.numpy(), options.resolution)
-        file, joints = write_urdf(out, assembly), assembly.joints
+        file, joints = write_urdf(out, assembly, options.density), assembly.joints
         moments = (np.array(field.times) - field.times[0]) / options.fps
         write_animation(out / "motion.glb", assembly, moments)
         described = [

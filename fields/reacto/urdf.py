@@ -51,12 +51,17 @@ def assembled(name: str, field: ArticulatedField, input_from_world: np.ndarray, 
     return Assembly(name, meshes, stands, joints)
 
 
-def write_urdf(folder: Path, assembly: Assembly) -> Path:
-    """Writes NAME.urdf, and meshes/part_0.obj and so on beside it; returns the first."""
+def write_urdf(folder: Path, assembly: Assembly, density: float) -> Path:
+    """Writes NAME.urdf, and meshes/part_0.obj and so on beside it; returns the first.
+
+    Args:
+        density: of all parts, mass per cubed unit of the input: their masses and inertias are those of solid bodies.
+    """
     robot = ET.Element("robot", name=assembly.name)
     for b, mesh in enumerate(assembly.meshes):
         write_obj(folder / "meshes" / f"part_{b}.obj", mesh, {"units": "units of the input"})
         link = ET.SubElement(robot, "link", name=f"part_{b}")
+        _add_inertia(link, mesh, density)
         for purpose in ("visual", "collision"):
             geometry = ET.SubElement(ET.SubElement(link, purpose), "geometry")
             ET.SubElement(geometry, "mesh", filename=f"meshes/part_{b}.obj")
@@ -78,6 +83,19 @@ def write_urdf(folder: Path, assembly: Assembly) -> Path:
     file = folder / f"{assembly.name}.urdf"
     write_atomically(file, lambda path: path.write_text(text))
     return file
+
+
+def _add_inertia(link: ET.Element, mesh: Mesh, density: float) -> None:
+    from trimesh import Trimesh
+
+    body = Trimesh(mesh.positions, mesh.faces, process=False)
+    body.density = density
+    inertial = ET.SubElement(link, "inertial")
+    ET.SubElement(inertial, "origin", xyz=_numbers(body.center_mass), rpy="0 0 0")
+    ET.SubElement(inertial, "mass", value=f"{body.mass:.9g}")
+    about = body.moment_inertia  # about its middle, along the axes of the link
+    pairs = {f"i{'xyz'[i]}{'xyz'[j]}": f"{about[i, j]:.9g}" for i in range(3) for j in range(i, 3)}
+    ET.SubElement(inertial, "inertia", pairs)
 
 
 def write_animation(file: Path, assembly: Assembly, times: np.ndarray) -> None:

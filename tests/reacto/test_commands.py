@@ -46,7 +46,8 @@ def test_the_joint_is_found_and_the_parts_are_told_apart(trained):
 
 
 def test_a_urdf_says_what_moves(trained, tmp_path):
-    assert run("articulate", trained, "--out", tmp_path, "--resolution", 48, "--device", "cpu") == 0
+    options = ("--resolution", 48, "--density", 2000, "--device", "cpu")
+    assert run("articulate", trained, "--out", tmp_path, *options) == 0
     (file,) = tmp_path.glob("*.urdf")
     robot = ET.parse(file).getroot()
     (joint,) = robot.findall("joint")
@@ -54,7 +55,14 @@ def test_a_urdf_says_what_moves(trained, tmp_path):
     assert joint.get("type") == "revolute" and abs(axis[0]) > 0.999
     limit = joint.find("limit")
     assert float(limit.get("upper")) - float(limit.get("lower")) == pytest.approx(np.radians(105), rel=0.05)
-    for link in robot.findall("link"):
+    true = (0.32 * 0.22 * 0.016, 0.32 * 0.22 * 0.008)  # cubic metres of base and lid
+    for link, volume in zip(robot.findall("link"), true, strict=True):
+        mass = float(link.find("inertial/mass").get("value"))
+        assert 0.5 < mass / (2000 * volume) < 4  # thin slabs that have hardly begun to be learned are too thick
+        about = link.find("inertial/inertia")
+        inertia = np.array([[float(about.get("i" + "".join(sorted(a + b)))) for a in "xyz"] for b in "xyz"])
+        turning = np.linalg.eigvalsh(inertia)
+        assert turning[0] > 0 and turning[0] + turning[1] >= turning[2]  # of any body
         assert (tmp_path / link.find("visual/geometry/mesh").get("filename")).stat().st_size > 10_000
     assert iio.imread(tmp_path / "motion.mp4").shape[0] == 21
     assert len(json.loads((tmp_path / "joints.json").read_text())["joints"][0]["states"]) == 21
