@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 import numpy as np
 import torch
 from fields.apps.common import Progress, parse
+from fields.benchmarks.articulated.noise import Noise
 from fields.benchmarks.articulated.objects import OBJECTS, Articulated
 from fields.benchmarks.articulated.render import (
     Paint,
@@ -50,11 +51,15 @@ class Options:
     """Which."""
     paint: Literal["noise", "plain", "blank"] = "noise"
     """Noise and stripes; one colour per part; one colour."""
+    noise: tuple[Literal["mask", "flow", "pose"], ...] = ()
+    """What is off: masks by up to two pixels, flow by half a pixel and more, cameras by a degree and a hundredth of the distance."""
     seed: int = 0
-    """Of the noise."""
+    """Of noise in paint and elsewhere."""
 
 
-def make(thing: Articulated, folder: Path, track: str, paint: str, seed: int, watch) -> None:
+def make(
+    thing: Articulated, folder: Path, track: str, paint: str, seed: int, watch, noise: tuple[str, ...] = ()
+) -> None:
     """Renders one video."""
     size, count, gaps = TRACKS[track]
     states = [[joint_state(joint, k / count) for joint in thing.joints] for k in range(count)]
@@ -64,13 +69,15 @@ def make(thing: Articulated, folder: Path, track: str, paint: str, seed: int, wa
     colours = Paint(len(thing.parts), 2 * radius, paint, seed)
     surface = surface_points(thing, radius)
     seen = torch.zeros(len(surface[0]), dtype=torch.bool)
+    noisy = Noise(noise, seed)
     frames: dict[str, list] = {"train": [], "test": []}
     held_out = [k % _HELD_OUT == _HELD_OUT // 2 for k in range(count)]
     for k in range(count):
         image = picture(thing, poses[k], cameras, k, colours, middle, radius)
-        write_image(folder / "rgb" / f"{k:05d}.png", image)
+        write_image(folder / "rgb" / f"{k:05d}.png", noisy.image(image))
+        pose = noisy.pose(cameras.world_from_camera[k], middle)
         frames["test" if held_out[k] else "train"].append(
-            {"file_path": f"rgb/{k:05d}.png", "time": k, "transform_matrix": cameras.world_from_camera[k].tolist()}
+            {"file_path": f"rgb/{k:05d}.png", "time": k, "transform_matrix": pose.tolist()}
         )
         if not held_out[k]:
             hits = centre_hits(thing, poses[k], cameras, k, middle, radius)
@@ -79,7 +86,7 @@ def make(thing: Articulated, folder: Path, track: str, paint: str, seed: int, wa
                 if 0 <= k + gap < count and not held_out[k + gap]:
                     moved, there = flow(thing, hits, poses[k + gap], cameras, k, k + gap, radius)
                     name = f"{'fw' if gap > 0 else 'bw'}_{abs(gap)}"
-                    write_flow(folder / "flow" / name / f"{k:05d}.png", moved.numpy(), there.numpy())
+                    write_flow(folder / "flow" / name / f"{k:05d}.png", noisy.flow(moved).numpy(), there.numpy())
         watch(k + 1, count)
     for split, listed in frames.items():
         lens = {"w": size, "h": size, "fl_x": float(size), "fl_y": float(size), "cx": size / 2, "cy": size / 2}
@@ -139,7 +146,15 @@ def main(arguments: list[str]) -> int:
     options = parse(arguments, Options, "python -m fields.benchmarks.articulated", __doc__.splitlines()[0])
     for name in options.objects:
         with Progress(name) as progress:
-            make(OBJECTS[name](), options.out / name, options.track, options.paint, options.seed, progress.step)
+            make(
+                OBJECTS[name](),
+                options.out / name,
+                options.track,
+                options.paint,
+                options.seed,
+                progress.step,
+                options.noise,
+            )
     return 0
 
 
