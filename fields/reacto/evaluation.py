@@ -165,10 +165,15 @@ def surface_errors(field: ArticulatedField | SkinnedField, truth: Truth) -> dict
     Distances are to the tangent plane at the nearest of many points, so that their spacing is no floor.
     """
     surface = (_parts_surface if isinstance(field, ArticulatedField) else _skinned_surface)(field)  # type: ignore[arg-type]
+    return errors_at_times(lambda frame: surface(field.states_at(float(frame))), truth)
+
+
+def errors_at_times(surface: Callable[[int], tuple[Tensor, Tensor, Tensor]], truth: Truth) -> dict[str, float]:
+    """Of a surface that is, in a frame of the video, points (N, 3), normals (N, 3) and parts (N,)."""
     last = len(truth.joints[0].states) - 1
     results = []
     for frame in np.linspace(0, last, _FRAMES).round().astype(int).tolist():
-        results.append(_surface_errors(*surface(field.states_at(float(frame))), truth, truth.poses(frame)))
+        results.append(_errors(*surface(frame), truth, truth.poses(frame)))
     return {name: float(np.mean([one[name] for one in results])) for name in results[0]}
 
 
@@ -198,7 +203,7 @@ def _skinned_surface(field: SkinnedField) -> Surface:
     return at
 
 
-def _surface_errors(ours: Tensor, normals: Tensor, label: Tensor, truth: Truth, poses: Tensor) -> dict[str, float]:
+def _errors(ours: Tensor, normals: Tensor, label: Tensor, truth: Truth, poses: Tensor) -> dict[str, float]:
     """At one moment, where points (N, 3) of our surface are labelled (N,) and the true parts have poses (B, 4, 4)."""
     from scipy.optimize import linear_sum_assignment
     from scipy.spatial import cKDTree
