@@ -46,7 +46,7 @@ class VideoConfig(Schedule):
     """Adam learning rate of the appearance factors."""
     rate_network: float = 3e-3
     """Adam learning rate of the decoders."""
-    rate_motion: float = 3e-4
+    rate_motion: float = 1e-4
     """Adam learning rate of motion: radians, or box radii."""
     rate_decay: float = 0.1
     """All rates fall exponentially to this fraction over the iterations."""

@@ -18,6 +18,8 @@ TURNS, SLIDES = 0.7, 0.5  # the most from one frame to the next: radians, radii 
 _STEPS = 57  # of them that are tried at first
 _FINER, _ROUNDS = 7, 3  # tried around the best, so much closer together each time
 _HEARD = 300  # tracks in one frame
+_SLOPE = 3  # frames, whose states say how fast a joint was when it was last seen
+_LASTS = 6.0  # frames, by which that falls to 1/e
 _FEWEST = 4  # of them must agree
 _DOUBTED = 0.3  # what a track that was not tested yet counts
 
@@ -132,8 +134,19 @@ class _Following:
 
 
 def filled(states: Tensor, known: Tensor) -> Tensor:
-    """States (T,), those that are not known (T,) in a straight line between those that are."""
+    """States (T,), those that are not known (T,) in a straight line between those that are. Before the first and after the last it goes on, ever slower,
+    and no farther than it was seen to go."""
     import numpy as np
 
-    at = known.nonzero()[:, 0].cpu().numpy()
-    return torch.from_numpy(np.interp(np.arange(len(states)), at, states.cpu().numpy()[at])).to(states)
+    at, values = known.nonzero()[:, 0].cpu().numpy(), states[known].cpu().numpy()
+    there = np.interp(np.arange(len(states)), at, values)
+    for end, inner, beyond in (
+        (0, at <= at[0] + _SLOPE, np.s_[: at[0]]),
+        (-1, at >= at[-1] - _SLOPE, np.s_[at[-1] + 1 :]),
+    ):
+        if inner.sum() > 1:
+            speed = np.polyfit(at[inner], values[inner], 1)[0]
+            away = np.arange(len(states))[beyond] - at[end]
+            slower = np.sign(away) * _LASTS * (1 - np.exp(-np.abs(away) / _LASTS))
+            there[beyond] = np.clip(values[end] + speed * slower, values.min(), values.max())
+    return torch.from_numpy(there).to(states)

@@ -7,6 +7,7 @@ import torch
 from torch.nn.functional import normalize
 
 from fields.reacto.adjustment import adjust
+from fields.reacto.following import filled
 from fields.reacto.joints import find_parts
 from fields.reacto.parts import poses_of
 from fields.reacto.screws import exponential, move, prismatic, revolute
@@ -141,3 +142,17 @@ def test_adjusting_finds_the_axis_from_near_it():
 def test_what_stands_still_has_one_part():
     tracks, _ = tracked([STILL], [1000], noise=0.3)
     assert len(find_parts(tracks, FRAMES, 5, torch.Generator().manual_seed(0))) == 1
+
+
+def test_what_is_hidden_at_an_end_goes_on_ever_slower_and_no_farther_than_it_was_seen():
+    """A lid that opens and closes, not seen in the first and last frames; and one that was seen once."""
+    states = swing(1.0, 1.5)
+    known = torch.zeros(FRAMES, dtype=torch.bool)
+    known[3:-3] = True
+    found = filled(torch.where(known, states, 7.0), known)
+    assert torch.equal(found[known], states[known])
+    off = (found - states).abs()
+    assert off[0] < 0.1 * (states[3] - states[0]).abs()  # if it rested at once: the whole of it
+    assert off[-1] < 0.6 * (states[-4] - states[-1]).abs()  # where it got faster while it was hidden
+    assert found.min() >= states[known].min() and found.max() <= states[known].max()
+    assert torch.equal(filled(torch.arange(4.0), torch.tensor([False, True, False, False])), torch.ones(4))
