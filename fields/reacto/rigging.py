@@ -20,6 +20,9 @@ _OUTSIDE = 0.005  # of a part's points to either side, that its box leaves out
 _MARGIN = 0.06  # of the part's longest edge, around its points
 _PIECE = 0.02  # of the points of a part, that a piece of it must have
 _POINTS = 40  # that say where a part is
+_CLEAR = 2.0  # cells before what is seen, that stay
+_LED = 8  # sights through a cell, that it takes to be empty
+_SIGHTS_AT_ONCE = 16_384
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,48 @@ def rig(scene: VideoScene, tracks: Tracks, parts: list[Part], cells: int) -> lis
         split = _as_seen_by(scene.train, placed[b] @ frame)
         hull = visual_hull(split, aabb, resolution_for(aabb.view(2, 3), cells))
         found.append(Rig(part.parent, part.twist, part.states, frame, aabb, own, hull))
+    sights = _sights(tracks, poses, misfit, tolerance, middle, radius)
+    found = [_seen_through(one, pose, sights) for one, pose in zip(found, placed, strict=True)]
     return [_apart(found, b, placed) for b in range(len(found))]
+
+
+def _sights(
+    tracks: Tracks, poses: list[Tensor], misfit: Tensor, tolerance: float, middle: Tensor, radius: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Frames (S,), cameras (S, 3) and what they see (S, 3), in scene units: nothing is between."""
+    frames, eyes, seen = [], [], []
+    for b, pose in enumerate(poses):
+        own = tracks.select(((misfit.argmin(0) == b) & (misfit[b] < tolerance)).nonzero()[:, 0])
+        points = own.triangulate(pose)[0][:, None].expand(-1, own.frame.shape[1], 3)[own.seen]
+        frames.append(own.frame[own.seen])
+        eyes.append(own.origins[own.seen])
+        seen.append(move(pose[frames[-1]], points))
+    return torch.cat(frames), torch.cat(eyes) * radius + middle, torch.cat(seen) * radius + middle
+
+
+def _seen_through(rig: Rig, poses: Tensor, sights: tuple[Tensor, Tensor, Tensor]) -> Rig:
+    """Without the cells that several sights lead through, but for those at its own surface, along which sights may lead. That a drawer is
+    hollow, silhouettes cannot say."""
+    low, high = rig.aabb.view(2, 3)
+    size = torch.tensor(rig.occupied.shape, device=low.device)
+    cell = float(((high - low) / size).max())
+    count = torch.zeros(rig.occupied.numel(), device=low.device)
+    for frame, eye, seen in zip(*(one.split(_SIGHTS_AT_ONCE) for one in sights), strict=True):
+        into = inverse(poses[frame] @ rig.frame)
+        eye, seen = move(into, eye), move(into, seen)
+        along = torch.nn.functional.normalize(seen - eye, dim=-1)
+        reach = float((high - low).norm())
+        back = torch.arange(_CLEAR * cell, reach, cell, device=low.device)  # from what is seen towards the eye
+        places = seen[:, None] - back[:, None] * along[:, None]
+        cells = ((places - low) / (high - low) * size).floor().long()
+        inside = ((cells >= 0) & (cells < size)).all(-1)
+        flat = (cells[..., 0] * size[1] + cells[..., 1]) * size[2] + cells[..., 2]
+        count += torch.bincount(flat[inside], minlength=len(count))
+    surface = torch.zeros(rig.occupied.shape, device=low.device)
+    surface[_cells(rig, rig.points).unbind(-1)] = 1
+    surface = torch.nn.functional.max_pool3d(surface[None, None], 3, 1, 1)[0, 0] > 0
+    kept = rig.occupied & ((count.view(rig.occupied.shape) < _LED) | surface)
+    return replace(rig, occupied=kept) if kept.any() else rig
 
 
 def _apart(rigs: list[Rig], b: int, poses: list[Tensor]) -> Rig:
