@@ -7,7 +7,6 @@ Each video is trained by `fields train qrbs` as it is and with one thing changed
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -40,15 +39,13 @@ class Options:
     """Folder for the runs, and for skinning.json."""
     variants: tuple[str, ...] = tuple(VARIANTS)
     """Which."""
-    options: tuple[str, ...] = ()
-    """Of all trainings, as `fields train` takes them."""
 
 
-def figures(variant: str, video: Path, out: Path, options: Sequence[str]) -> dict[str, float]:
+def figures(variant: str, video: Path, out: Path) -> dict[str, float]:
     run = out / f"{video.name}-{variant.replace(' ', '-')}"
     if not (run / "metrics.json").is_file():
         method, *changed = VARIANTS[variant]
-        cli.main(["train", method, "--data", str(video), "--out", str(run), "--no-viewer", *changed, *options])
+        cli.main(["train", method, "--data", str(video), "--out", str(run), "--no-viewer", *changed])
     measured = read_json(run / "metrics.json")
     return measured["results"] | {"seconds": measured["train_seconds"]}
 
@@ -69,7 +66,7 @@ def main(arguments: list[str]) -> int:
     found: dict[str, dict[str, dict[str, float]]] = {}
     for variant in options.variants:
         for video in options.videos:
-            found.setdefault(variant, {})[video.name] = figures(variant, video, options.out, options.options)
+            found.setdefault(variant, {})[video.name] = figures(variant, video, options.out)
             write_json(options.out / "skinning.json", found)
     print(table(found))
     return 0

@@ -315,6 +315,17 @@ def cell_of(x: Tensor, resolution: Sequence[int]) -> Tensor:
     return ((x + 1) / 2 * sizes).long().clamp(min=0).minimum(sizes - 1)
 
 
+def dilate(cells: Tensor) -> Tensor:
+    """(Nx, Ny, Nz) bool: those, and the 26 around each."""
+    return nn.functional.max_pool3d(cells[None, None].float(), 3, 1, 1)[0, 0] > 0
+
+
+def cell_centres(resolution: Sequence[int], device: torch.device) -> Tensor:
+    """(Nx · Ny · Nz, 3) of cells that fill [-1, 1]³, z fastest."""
+    axes = [centres(n, device) for n in resolution]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).view(-1, 3)
+
+
 def centres(n: int, device: torch.device) -> Tensor:
     """Centres of n cells that fill [-1, 1]."""
     return (torch.arange(n, device=device) + 0.5) * (2 / n) - 1

@@ -50,7 +50,7 @@ class MotionPanel:
 
     def at_time(self) -> None:
         """The moment is another."""
-        raise NotImplementedError
+        self.changed()
 
     def state(self) -> tuple[Tensor, Tensor]:
         """What the field is posed by, and poses (N, 4, 4) of what is drawn."""
@@ -153,9 +153,6 @@ class BonesPanel(MotionPanel):
             )
             for b, size in enumerate(sizes.tolist())
         ]  # fmt: skip
-
-    def at_time(self) -> None:
-        self.changed()
 
     def state(self) -> tuple[Tensor, Tensor]:
         field = cast(SkinnedField, self.field)

@@ -37,7 +37,42 @@ class PartField(TensoRF):
     level_set = True
 
 
-class ArticulatedField(Field):
+class MovingField(Field):
+    """What can be shown in any state, and with its parts in colours."""
+
+    times: list[float]
+    posed: Tensor | None = None
+    """Poses of what moves; None: as in the first frame."""
+    labelled = False
+
+    def poses(self, states: Tensor) -> Tensor:
+        """(B, 4, 4) of what moves, in a state."""
+        raise NotImplementedError
+
+    def states_at(self, time: float) -> Tensor:
+        """Between those that are known, smoothly; before the first and after the last, those."""
+        raise NotImplementedError
+
+    @contextmanager
+    def in_state(self, states: Tensor) -> Iterator[None]:
+        """Within, it is rendered in that state; otherwise as in the first frame."""
+        before, self.posed = self.posed, self.poses(states)
+        try:
+            yield
+        finally:
+            self.posed = before
+
+    @contextmanager
+    def coloured_by_part(self) -> Iterator[None]:
+        """Within, everything that moves has one colour, and what is between the mean of theirs."""
+        self.labelled = True
+        try:
+            yield
+        finally:
+            self.labelled = False
+
+
+class ArticulatedField(MovingField):
     """Parts and joints.
 
     Args:
@@ -61,8 +96,6 @@ class ArticulatedField(Field):
         """(B, 6) of the joints, where all of them are at zero; lengths are radii of the box, about its middle. See `fields.reacto.screws`."""
         self.states = nn.Parameter(torch.zeros(len(parts), len(times)))
         """(B, T) of the joints, at each time."""
-        self.posed: Tensor | None = None
-        self.labelled = False
 
     def constructor_arguments(self) -> dict:
         parts: list[dict[str, Any]] = [part.constructor_arguments() for part in self.parts]  # type: ignore[operator]
@@ -90,24 +123,6 @@ class ArticulatedField(Field):
 
         spline = CubicSpline(self.times, self.states.detach().cpu().numpy(), axis=1)
         return torch.from_numpy(spline(min(max(time, self.times[0]), self.times[-1]))).to(self.aabb)
-
-    @contextmanager
-    def in_state(self, states: Tensor) -> Iterator[None]:
-        """Within, it is rendered with its joints in states (B,); otherwise as in the first frame."""
-        before, self.posed = self.posed, self.poses(states)
-        try:
-            yield
-        finally:
-            self.posed = before
-
-    @contextmanager
-    def coloured_by_part(self) -> Iterator[None]:
-        """Within, every part has one colour."""
-        self.labelled = True
-        try:
-            yield
-        finally:
-            self.labelled = False
 
     # ------------------------------------------------------------------------------------ rendering
 

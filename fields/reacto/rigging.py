@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fields.data.scene import Split
 from fields.errors import DataError
+from fields.radiance import dilate
 from fields.reacto.parts import Part, noise_of, poses_of
 from fields.reacto.scene import VideoScene
 from fields.reacto.screws import inverse, move
@@ -41,7 +42,7 @@ class Rig:
     points: Tensor
     """(P, 3) of its surface, in its own frame."""
     occupied: Tensor
-    """Cells that the silhouettes allow."""
+    """Cells that silhouettes and sights allow."""
 
 
 def rig(scene: VideoScene, tracks: Tracks, parts: list[Part], cells: int) -> list[Rig]:
@@ -97,22 +98,20 @@ def _seen_through(rig: Rig, poses: Tensor, sights: tuple[Tensor, Tensor, Tensor]
     low, high = rig.aabb.view(2, 3)
     size = torch.tensor(rig.occupied.shape, device=low.device)
     cell = float(((high - low) / size).max())
+    back = torch.arange(
+        _CLEAR * cell, float((high - low).norm()), cell, device=low.device
+    )  # from what is seen towards the eye
     count = torch.zeros(rig.occupied.numel(), device=low.device)
     for frame, eye, seen in zip(*(one.split(_SIGHTS_AT_ONCE) for one in sights), strict=True):
         into = inverse(poses[frame] @ rig.frame)
         eye, seen = move(into, eye), move(into, seen)
         along = torch.nn.functional.normalize(seen - eye, dim=-1)
-        reach = float((high - low).norm())
-        back = torch.arange(_CLEAR * cell, reach, cell, device=low.device)  # from what is seen towards the eye
         places = seen[:, None] - back[:, None] * along[:, None]
-        cells = ((places - low) / (high - low) * size).floor().long()
-        inside = ((cells >= 0) & (cells < size)).all(-1)
-        flat = (cells[..., 0] * size[1] + cells[..., 1]) * size[2] + cells[..., 2]
-        count += torch.bincount(flat[inside], minlength=len(count))
-    surface = torch.zeros(rig.occupied.shape, device=low.device)
-    surface[_cells(rig, rig.points).unbind(-1)] = 1
-    surface = torch.nn.functional.max_pool3d(surface[None, None], 3, 1, 1)[0, 0] > 0
-    kept = rig.occupied & ((count.view(rig.occupied.shape) < _LED) | surface)
+        x, y, z = _cells(rig, places.flatten(0, 1)).unbind(-1)
+        count += torch.bincount((x * size[1] + y) * size[2] + z, minlength=len(count))
+    surface = torch.zeros_like(rig.occupied)
+    surface[_cells(rig, rig.points).unbind(-1)] = True
+    kept = rig.occupied & ((count.view(rig.occupied.shape) < _LED) | dilate(surface))
     return replace(rig, occupied=kept) if kept.any() else rig
 
 

@@ -6,8 +6,6 @@ field is a level set on tensorial factors here, and motion begins as what optica
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -23,11 +21,12 @@ from fields.core import (
     render_weight_from_density,
     rises,
 )
+from fields.radiance import dilate
 from fields.reacto.bones import Bones, Skin
 from fields.reacto.dual_quaternions import blended, carried, dual_quaternions
-from fields.reacto.field import COLOURS, PartField
+from fields.reacto.field import COLOURS, MovingField, PartField
 from fields.reacto.screws import exponential, inverse, move, within
-from fields.rendering import Field, Rendering
+from fields.rendering import Rendering
 
 _KNOT = 4.0  # frames, that knots of the motion's splines are apart
 _LIVE = 0.01  # of its weight: where less of a place is of a bone, rays of that bone do not look
@@ -49,7 +48,7 @@ class Warped(NamedTuple):
     """(M,) by how much each shows."""
 
 
-class SkinnedField(Field):
+class SkinnedField(MovingField):
     """A canonical field, bones in it, and their motion.
 
     Args:
@@ -87,8 +86,6 @@ class SkinnedField(Field):
         """(K, B, 6) of the splines in time, of twists that come on top."""
         self.register_buffer("sharpness", torch.tensor(1.0))
         """γ."""
-        self.posed: Tensor | None = None
-        self.labelled = False
         self.live: list[Tensor] = []
         """Where each bone has a say, as `march_rays` wants it; empty where that is to be found."""
 
@@ -116,23 +113,9 @@ class SkinnedField(Field):
             there[b, :3, :3] = RotationSpline(self.times, Rotation.from_matrix(known[:, b, :3, :3]))(time).as_matrix()
         return torch.from_numpy(there).to(self.aabb)
 
-    @contextmanager
-    def in_state(self, states: Tensor) -> Iterator[None]:
-        """Within, it is rendered with its bones moved by states (B, 4, 4); otherwise as in the first frame."""
-        before, self.posed = self.posed, states
-        try:
-            yield
-        finally:
-            self.posed = before
-
-    @contextmanager
-    def coloured_by_part(self) -> Iterator[None]:
-        """Within, every bone has one colour, and places the mean of theirs."""
-        self.labelled = True
-        try:
-            yield
-        finally:
-            self.labelled = False
+    def poses(self, states: Tensor) -> Tensor:
+        """The states of bones are their motions."""
+        return states
 
     def blended(self, motions: Tensor, which: Tensor, weights: Tensor, points: Tensor) -> Tensor:
         """Points (M, 3) moved by the mean, by weights (M, B), of those motions (T, B, 4, 4) that `which` (M,) says."""
@@ -239,19 +222,14 @@ class SkinnedField(Field):
             places = low + (high - low) * (cells + 0.5) / size
             weights = torch.cat([self.bones.skin(some, self.sharpness).weights for some in places.split(_CHUNK)])
             for weight in weights.unbind(1):
-                where = torch.zeros(occupied.shape, device=cells.device)
-                where[cells[weight > _LIVE].unbind(-1)] = 1
-                wider = torch.nn.functional.max_pool3d(where[None, None], 3, 1, 1)[0, 0] > 0
-                self.live.append(occupancy_clearance(wider))
+                where = torch.zeros_like(occupied)
+                where[cells[weight > _LIVE].unbind(-1)] = True
+                self.live.append(occupancy_clearance(dilate(where)))
         return self.live
 
     def changed(self) -> None:
         """Bones, γ or occupied cells are not what they were."""
         self.live = []
-
-    def load_state_dict(self, *args, **kwargs):
-        self.changed()
-        return super().load_state_dict(*args, **kwargs)
 
     def normals(self, origins: Tensor, directions: Tensor) -> Tensor:
         motions = self.motions()[:1] if self.posed is None else self.posed[None]

@@ -9,14 +9,14 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from fields.data.scene import Scene
-from fields.radiance import cell_of, centres
+from fields.radiance import cell_centres, cell_of
 from fields.reacto.config import QrbsConfig
 from fields.reacto.geodesic import assigned, interior_distances, sparsity
 from fields.reacto.parts import Part, poses_of
 from fields.reacto.rigging import Rig, box_around
 from fields.reacto.screws import inverse, move
 from fields.reacto.skinned import SkinnedField, Warped
-from fields.reacto.video import Batch, VideoTraining, empty_found
+from fields.reacto.video import Batch, VideoTraining, find_empty
 from fields.rendering import Rendering
 from fields.tensors import resolution_for
 
@@ -58,7 +58,7 @@ class QrbsTraining(VideoTraining):
 
         box = _box_of(torch.cat([canonical(b, _filled(one)) for b, one in enumerate(rigs)]))
         size = resolution_for(box.view(2, 3), c.voxels[0])
-        places = box[:3] + (box[3:] - box[:3]) * (torch.stack(_cells(size, box), -1) + 1) / 2
+        places = box[:3] + (box[3:] - box[:3]) * (cell_centres(size, box.device) + 1) / 2
         solid = torch.zeros(len(places), dtype=torch.bool, device=box.device)
         for b, one in enumerate(rigs):
             own = move(inverse(one.frame), move(inverse(poses[rest, b]), places) * radius + middle)
@@ -112,7 +112,7 @@ class QrbsTraining(VideoTraining):
         field.sharpness.fill_(low * (high / low) ** _share(i, first, last))
         if i % _LIVE_EVERY == 0:
             field.changed()
-        if i >= c.sparse_at[0] and (self.ways is None or i % c.proxy_every == 0):
+        if c.sparse and i >= c.sparse_at[0] and (self.ways is None or i % c.proxy_every == 0):
             self._find_ways()
         motions = field.motions()
         seen, warped = field.render_posed(*batch[:2], motions, batch.frame, batch.background, batch.jitter)
@@ -123,7 +123,7 @@ class QrbsTraining(VideoTraining):
         shown = warped.weights.detach()
         cycle = (shown * (back - warped.posed).norm(dim=-1)).sum() / shown.sum().clamp(min=1e-6)
         loss = c.cycle * cycle + c.change * warped.skin.change.square().mean()
-        if self.ways is not None and c.sparse:
+        if self.ways is not None:
             chosen = self.assigned(warped, self.ways)
             kept = (sparsity(warped.skin.weights, chosen) + sparsity(skin.weights, chosen)) / 2
             loss = loss + c.sparse * _share(i, *c.sparse_at) * kept
@@ -141,7 +141,7 @@ class QrbsTraining(VideoTraining):
         """The old ones stay where nothing is inside."""
         shape = self.field.shape
         size = resolution_for(shape.aabb.view(2, 3), _PROXY_CELLS)
-        places = torch.stack(_cells(size, shape.aabb), -1)
+        places = cell_centres(size, shape.aabb.device)
         inside = torch.cat([shape.level(some) > 0 for some in places.split(65_536)]).view(size)
         if not inside.any():
             return
@@ -153,7 +153,7 @@ class QrbsTraining(VideoTraining):
     def after(self, done: int) -> None:
         c, shape = self.config, self.field.shape
         if done in c.occupancy_at:
-            empty_found(shape)
+            find_empty(shape)
         if done in c.upsample_at:
             shape.upsample(resolution_for(shape.aabb.view(2, 3), c.cells_after(done)))
             self.optimiser = self.new_optimiser(self.optimiser.state)
@@ -203,8 +203,3 @@ def _box_of(points: Tensor) -> Tensor:
     low, high = points.amin(0), points.amax(0)
     room = _ROOM * (high - low).max()
     return torch.cat([low - room, high + room])
-
-
-def _cells(size: tuple[int, int, int], like: Tensor) -> list[Tensor]:
-    """x, y and z (N,) of the centres of cells that fill [-1, 1]³."""
-    return [v.flatten() for v in torch.meshgrid(*(centres(n, like.device) for n in size), indexing="ij")]

@@ -14,7 +14,7 @@ from fields.reacto.field import ArticulatedField, PartField
 from fields.reacto.kinds import joints_of
 from fields.reacto.rigging import Rig
 from fields.reacto.screws import inverse, move
-from fields.reacto.video import Batch, VideoTraining, empty_found
+from fields.reacto.video import Batch, VideoTraining, find_empty
 from fields.rendering import Rendering
 from fields.tensors import resolution_for
 
@@ -105,7 +105,7 @@ class ReactoTraining(VideoTraining):
         self._keep_kinds()
         if done in c.occupancy_at:
             for part in self.parts():
-                empty_found(part)
+                find_empty(part)
         if done in c.upsample_at:
             for part in self.parts():
                 part.upsample(resolution_for(part.aabb.view(2, 3), c.cells_after(done)))

@@ -14,7 +14,7 @@ from torch.nn.functional import binary_cross_entropy, softplus
 
 from fields.data.scene import Scene
 from fields.errors import ConfigError, DataError
-from fields.radiance import centres
+from fields.radiance import cell_centres, dilate
 from fields.reacto.config import VideoConfig
 from fields.reacto.field import PartField
 from fields.reacto.joints import find_parts
@@ -26,6 +26,7 @@ from fields.tensorf.shape import LevelSet
 from fields.training.pixels import composite, rows_near_silhouettes
 
 _MOST_PARTS = 6
+_CHUNK = 65_536  # places at once
 _CAREFUL = 1e-3  # opacities are kept so far from 0 and 1 in their cross-entropy
 
 
@@ -170,13 +171,10 @@ class VideoTraining:
 
 
 @torch.no_grad()
-def empty_found(part: PartField) -> None:
+def find_empty(part: PartField) -> None:
     """Cells that are clearly outside, and whose neighbours all are, are not looked at any more."""
-    axes = [centres(n, part.aabb.device) for n in part.resolution]
-    levels = torch.stack(
-        [part.level(torch.stack(torch.meshgrid(x[None], *axes[1:], indexing="ij"), -1).view(-1, 3)) for x in axes[0]]
-    )
-    there = (softplus(levels.view(part.resolution)) > 1e-3).float()
-    occupied = torch.nn.functional.max_pool3d(there[None, None], 3, 1, 1)[0, 0] > 0
+    places = cell_centres(part.resolution, part.aabb.device)
+    levels = torch.cat([part.level(some) for some in places.split(_CHUNK)])
+    occupied = dilate((softplus(levels) > 1e-3).view(part.resolution))
     if occupied.any():
         part.occupied = occupied

@@ -11,13 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fields.data.ply import read_ply_points
 from fields.data.scene import Scene
 from fields.errors import ConfigError, DataError
 from fields.methods import method
-from fields.radiance import RadianceField, cell_of
+from fields.radiance import RadianceField, cell_of, dilate
 from fields.strivec.config import StrivecConfig
 from fields.tensors import resolution_for
 from fields.training.carving import extent
@@ -46,11 +46,6 @@ def visible_cells(
         flat = (i * resolution[1] + j) * resolution[2] + k
         peak.scatter_reduce_(0, flat, weights, "amax")
     return (peak > threshold).view(resolution)
-
-
-def dilate(cells: Tensor) -> Tensor:
-    """With the 26 cells around each."""
-    return nn.functional.max_pool3d(cells[None, None].float(), 3, 1, 1)[0, 0] > 0
 
 
 def find_geometry(config: StrivecConfig, scene: Scene, seed: int) -> tuple[Tensor, Tensor, RadianceField | None]:

@@ -7,11 +7,10 @@ from torch import Tensor, nn
 
 from fields.core.box_adam import BoxAdam
 from fields.data.scene import Scene
-from fields.radiance import RadianceField
+from fields.radiance import RadianceField, dilate
 from fields.strivec.config import StrivecConfig
 from fields.strivec.field import Strivec
 from fields.strivec.placement import (
-    dilate,
     find_geometry,
     knots_within,
     lattice_cells,

@@ -11,7 +11,7 @@ from fields.reacto.dual_quaternions import blended, carried, dual_quaternions
 from fields.reacto.geodesic import assigned, interior_distances, sparsity
 from fields.reacto.screws import exponential, inverse, move, revolute
 from fields.reacto.skinned import SkinnedField
-from fields.reacto.video import empty_found
+from fields.reacto.video import find_empty
 from fields.rendering import orbit, render
 
 FRAMES = 8
@@ -172,7 +172,7 @@ def hinged() -> SkinnedField:
         optimiser.zero_grad()
         painted.square().mean().backward()
         optimiser.step()
-    empty_found(part)
+    find_empty(part)
     for b, (middle, half) in enumerate(EGGS):
         field.bones.frames[b, :3, 3] = torch.tensor(middle)
         field.bones.log_scale.data[b] = (torch.tensor(half) / 2).log()

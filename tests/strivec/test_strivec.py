@@ -10,10 +10,10 @@ from fields.data import load_scene
 from fields.errors import ConfigError, DataError
 from fields.io.run import load, save_field
 from fields.methods import method
+from fields.radiance import dilate
 from fields.rendering import orbit, render
 from fields.strivec.field import Strivec
 from fields.strivec.placement import (
-    dilate,
     find_geometry,
     knots_within,
     lattice_cells,
