@@ -160,7 +160,7 @@ class ArticulatedField(MovingField):
             weight, made = weights[made : made + len(own)], made + len(own)
             shown = (weight.detach() > part.shading_threshold).nonzero()[:, 0]
             shaded += len(shown)
-            colour = part.colour(x[shown], along[own[shown]])
+            colour = part.colour(x[shown], along.index_select(0, own[shown]))
             if self.labelled:
                 colour = colour.new_tensor(COLOURS[b % len(COLOURS)]).expand_as(colour)
             rgb = rgb.index_add(0, own[shown], weight[shown, None] * colour)
@@ -175,7 +175,9 @@ class ArticulatedField(MovingField):
         o, d = within(pose, origins, directions)
         with torch.no_grad():
             _, t, rays, _, _ = part.march(o, d, jitter)
-        x = part.normalise(o[rays] + t[:, None] * d[rays])
+        x = part.normalise(
+            o.index_select(0, rays) + t[:, None] * d.index_select(0, rays)
+        )  # whose gradients come in one order
         return rays, t, rises(softplus(part.level(x)), rays), x, d
 
     def normals(self, origins: Tensor, directions: Tensor) -> Tensor:

@@ -120,15 +120,15 @@ class SkinnedField(MovingField):
     def blended(self, motions: Tensor, which: Tensor, weights: Tensor, points: Tensor) -> Tensor:
         """Points (M, 3) moved by the mean, by weights (M, B), of those motions (T, B, 4, 4) that `which` (M,) says."""
         if self.blend == "hard":
-            return move(motions[which, weights.argmax(1)], points)
+            return move(motions.flatten(0, 1).index_select(0, which * len(self.bones) + weights.argmax(1)), points)
         if self.blend == "linear":
-            return move((weights[..., None, None] * motions[which]).sum(1), points)
-        return carried(blended(dual_quaternions(motions)[which], weights), points)
+            return move((weights[..., None, None] * motions.index_select(0, which)).sum(1), points)
+        return carried(blended(dual_quaternions(motions).index_select(0, which), weights), points)
 
     def backward(self, motions: Tensor, which: Tensor, posed: Tensor) -> tuple[Tensor, Skin]:
         """Canonical places of posed ones (M, 3), by bones where they are at that time."""
         back = inverse(motions)
-        skin = self.bones.skin(move(back[which], posed[:, None]), self.sharpness)
+        skin = self.bones.skin(move(back.index_select(0, which), posed[:, None]), self.sharpness)
         return self.blended(back, which, skin.weights, posed), skin
 
     def forward(self, motions: Tensor, which: Tensor, canonical: Tensor) -> tuple[Tensor, Skin]:

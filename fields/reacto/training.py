@@ -79,7 +79,7 @@ class ReactoTraining(VideoTraining):
 
     def render(self, batch: Batch, i: int) -> tuple[Rendering, Tensor]:
         field = self.field
-        poses = field.poses(field.states.mT)[batch.frame]
+        poses = field.poses(field.states.mT).index_select(0, batch.frame)  # whose gradients come in one order
         seen = field.render_posed(batch.origins, batch.directions, poses, batch.background, batch.jitter)
         return seen, self.config.overlap * self._overlap()
 
