@@ -39,7 +39,8 @@ class ReactoTraining(VideoTraining):
         self.slide, self.turn = (
             torch.tensor([k == name for k in kinds], device=device) for name in ("prismatic", "revolute")
         )
-        self._keep_kinds()
+        if rigs:  # a field to go on with keeps them already, and rounding would change it
+            self._keep_kinds()
 
     def parts(self) -> list[PartField]:
         return list(self.field.parts)
