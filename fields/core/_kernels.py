@@ -28,6 +28,7 @@ HEADERS = (
     "encoding.h",
     "decoder.h",
     "neighbours.h",
+    "moments.h",
     "pdf.h",
     "cloud.h",
     "box_adam.h",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -121,6 +122,38 @@ class VoxelHash:
             self._launch(queries, radius, rows=begins, indices=indices, distances=queries.new_empty(len(indices)))
         row = torch.repeat_interleave(torch.arange(len(queries), device=queries.device), counts)
         return indices, torch.stack([begins, counts], -1), self._distances(queries, row, indices)
+
+    def moments(self, normals: Tensor, queries: Tensor, facing: Tensor, radii: Sequence[float]) -> tuple[Tensor, Tensor]:
+        """What the surface that the points lie on looks like around each query (Q, 3), within each of several radii.
+
+        Only points that face as the query does (normals m with m·n > 0) count towards moments of offsets d = point − query.
+
+        Args:
+            normals: (P, 3) unit, of the points.
+            facing: (Q, 3) unit normals n of the queries.
+            radii: up to 8, ascending.
+        Returns:
+            sums (Q, R, 20): number of points, number of those that agree, and the sums over these of d (3), of
+            d dᵀ (xx, xy, xz, yy, yz, zz), of m (3) and of m mᵀ (6); and behind (Q,), how far the nearest point is that lies within 45° of
+            straight behind the query and does not face as it does: the thickness of a wall. Infinity for none within the largest radius.
+        Gradients: none.
+        Raises:
+            ShapeError: other shapes, or radii that do not ascend.
+        """
+        self._check(queries)
+        check_shape("normals", normals, len(self.points), 3)
+        check_shape("facing", facing, len(queries), 3)
+        if not 1 <= len(radii) <= 8 or list(radii) != sorted(radii) or not radii[0] > 0:
+            raise ShapeError(f"radii must be one to eight ascending positive numbers, not {list(radii)}.")
+        normals, facing = normals.detach().to(self.points), facing.detach().to(queries)
+        if _backend.use_reference(queries):
+            return _ref.moments(self.points.detach(), normals, queries.detach(), facing, radii)
+        sums, behind = queries.new_empty(len(queries), len(radii), 20), queries.new_empty(len(queries))
+        _backend.launch("moments", len(queries), queries, 16, points=self._sorted, normals=normals[self._order].contiguous(),
+                        keys=self._keys, begins=self._begins, queries=queries.detach().contiguous(), facing=facing.contiguous(),
+                        sums=sums, behind=behind, cells=len(self._keys), radii=len(radii), extent=self._extent,
+                        low=self._low.tolist(), size=self.cell_size, radius=list(radii))  # fmt: skip
+        return sums, behind
 
     def _check(self, queries: Tensor) -> None:
         check_shape("queries", queries, None, 3)

@@ -86,3 +86,39 @@ def test_distances_are_differentiable():
 def test_points_must_be_finite():
     with pytest.raises(ShapeError, match="finite"):
         VoxelHash(torch.tensor([[float("nan"), 0, 0]]), 1.0)
+
+
+@pytest.mark.parametrize("cloud", CLOUDS)
+@pytest.mark.parametrize("n", [1, 300])
+def test_moments_are_sums_over_all_that_is_near(cloud, n):
+    points, normals = CLOUDS[cloud](n), torch.nn.functional.normalize(torch.randn(n, 3, dtype=torch.float64), dim=-1)
+    queries = torch.cat([points[:20], CLOUDS[cloud](30) + 0.01])
+    facing = torch.nn.functional.normalize(torch.randn(len(queries), 3, dtype=torch.float64), dim=-1)
+    radii = (0.101, 0.202, 0.505)
+    want = ref.moments(points, normals, queries, facing, radii)
+    for size in (0.05, 0.5, 10.0):
+        for found, expected in zip(VoxelHash(points, size).moments(normals, queries, facing, radii), want, strict=True):
+            torch.testing.assert_close(found, expected)
+
+
+def test_moments_of_a_slab_by_hand():
+    """Two sheets, one above the other, facing apart: from a point of the upper one, only the upper one counts."""
+    grid = torch.cartesian_prod(torch.arange(-2.0, 3), torch.arange(-2.0, 3))
+    up, down = torch.tensor([0.0, 0, 1]), torch.tensor([0.0, 0, -1])
+    points = torch.cat([torch.cat([grid, torch.full((25, 1), z)], 1) for z in (0.0, -0.3)])
+    normals = torch.cat([up.expand(25, 3), down.expand(25, 3)])
+    sums, behind = VoxelHash(points, 1.0).moments(normals, torch.zeros(1, 3), up[None], (0.5, 1.0))
+    assert behind.item() == pytest.approx(0.3)
+    assert sums[0, 0].tolist() == [2, 1, *[0] * 11, 1, *[0] * 5, 1]
+    assert sums[0, 1].tolist() == [6, 5, *[0] * 3, 2, 0, 0, 2, 0, 0, *[0] * 2, 5, *[0] * 5, 5]
+
+
+def test_moments_refuse_what_makes_no_sense():
+    points = torch.rand(4, 3)
+    cells = VoxelHash(points, 1.0)
+    for radii in ((), (0.2, 0.1), (0.0,), tuple(range(1, 10))):
+        with pytest.raises(ShapeError, match="radii"):
+            cells.moments(points, points, points, radii)
+    sums, behind = cells.moments(points, torch.full((1, 3), math.nan), points[:1], (0.1,))
+    assert not sums.any() and behind.isinf().all()
+    assert VoxelHash(torch.empty(0, 3), 1.0).moments(points[:0], points, points, (0.1,))[1].isinf().all()

@@ -1,6 +1,8 @@
-"""Plain-PyTorch twin of ``fields.core.neighbours``: all distances, then a stable sort."""
+"""Plain-PyTorch twin of ``fields.core.neighbours``: all distances, then a stable sort or sums."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -40,3 +42,22 @@ def radius(points: Tensor, queries: Tensor, radius: float) -> tuple[Tensor, Tens
     distances, indices = _sorted_distances(points, queries)
     within = distances <= radius
     return indices[within], within.sum(-1)
+
+
+def moments(
+    points: Tensor, normals: Tensor, queries: Tensor, facing: Tensor, radii: Sequence[float]
+) -> tuple[Tensor, Tensor]:
+    d = points[None] - queries[:, None]
+    distance, height = d.norm(dim=-1), (d * facing[:, None]).sum(-1)
+    agree = facing @ normals.T > 0
+    upper = torch.triu_indices(3, 3)
+    m = normals[None].expand_as(d)
+    terms = torch.cat([d, (d[..., None] * d[..., None, :])[..., *upper], m, (m[..., None] * m[..., None, :])[..., *upper]], -1)
+    rows = []
+    for radius in radii:
+        within = distance <= radius
+        both = (within & agree).to(points)
+        rows.append(torch.cat([within.sum(-1, keepdim=True).to(points), both.sum(-1, keepdim=True), torch.einsum("qp,qpt->qt", both, terms)], -1))  # fmt: skip
+    opposite = ~agree & (height < 0) & (2 * height**2 >= distance**2) & (distance <= radii[-1])
+    behind = torch.where(opposite, distance, torch.inf).amin(-1) if len(points) else queries.new_full((len(queries),), torch.inf)
+    return torch.stack(rows, 1).nan_to_num(nan=0.0), behind

@@ -117,17 +117,6 @@ template <class T> struct Found {
     }
 };
 
-// The cell of a hash with this key, or the number of cells.
-FIELDS_FN int64_t find_cell(const int64_t* keys, int64_t cells, int64_t key) {
-    int64_t first = 0, count = cells;
-    while (count > 0) {
-        const int64_t half = count / 2;
-        if (keys[first + half] < key) first += half + 1, count -= half + 1;
-        else count = half;
-    }
-    return first < cells && keys[first] == key ? first : cells;
-}
-
 // Boxes on a lattice: the cells within half an edge along each axis, MANY at most. Samples are in the innermost loops,
 // which vectorise; and without branches, as which of the eight boxes exist and hold the point is anyone's guess.
 template <int MANY, bool WINDOWED, class T>

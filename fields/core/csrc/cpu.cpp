@@ -7,6 +7,7 @@
 #include "visible.h"
 #include "rays.h"
 #include "decoder.h"
+#include "moments.h"
 #include "neighbours.h"
 #include "pdf.h"
 #include "cloud.h"

@@ -30,6 +30,17 @@ FIELDS_FN int64_t morton(int64_t x, int64_t y, int64_t z) {
     return int64_t(spread_bits(uint64_t(x)) | spread_bits(uint64_t(y)) << 1 | spread_bits(uint64_t(z)) << 2);
 }
 
+// The cell with this key among the distinct ones, ascending, or the number of cells.
+FIELDS_FN int64_t find_cell(const int64_t* keys, int64_t cells, int64_t key) {
+    int64_t first = 0, count = cells;
+    while (count > 0) {
+        const int64_t half = count / 2;
+        if (keys[first + half] < key) first += half + 1, count -= half + 1;
+        else count = half;
+    }
+    return first < cells && keys[first] == key ? first : cells;
+}
+
 template <class T> struct MortonEncode {
     const int64_t* cells;      // (n, 3)
     int64_t* keys;             // (n)
@@ -59,16 +70,6 @@ template <class T> struct Neighbours {
     T low[3];                  // corner of cell (0, 0, 0)
     T size;                    // edge of a cell
     T radius;                  // nothing further than this
-
-    FIELDS_FN int64_t find(int64_t key) const {  // the cell with this key, or the number of cells
-        int64_t first = 0, count = cells;
-        while (count > 0) {
-            const int64_t half = count / 2;
-            if (keys[first + half] < key) first += half + 1, count -= half + 1;
-            else count = half;
-        }
-        return first < cells && keys[first] == key ? first : cells;
-    }
 
     FIELDS_FN void operator()(int64_t i) const {
         const int64_t row = k ? i * k : rows ? rows[i] : 0;
@@ -105,7 +106,7 @@ template <class T> struct Neighbours {
                             continue;
                         }
                         if (z > hi[2]) break;
-                        const int64_t cell = find(morton(x, y, z));
+                        const int64_t cell = find_cell(keys, cells, morton(x, y, z));
                         if (cell < cells) visit(begins[cell], begins[cell + 1], i, row, found);
                     }
                 }
