@@ -39,6 +39,20 @@ def load_fragments(path: Path) -> list[Fragment]:
     return fragments
 
 
+def load_mesh(path: Path) -> Fragment:
+    """All of a file as one mesh, its vertices welded.
+
+    Raises:
+        DataError: no such file, or a damaged one.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file. Give a closed mesh: {', '.join(SUFFIXES)}.")
+    parts = _read(path)
+    offsets = np.cumsum([0, *(len(p.vertices) for p in parts)])
+    faces = np.concatenate([p.faces + offset for p, offset in zip(parts, offsets, strict=False)])
+    return Fragment(path.stem, np.concatenate([p.vertices for p in parts]), faces)
+
+
 def _natural(path: Path) -> list[Any]:
     return [int(part) if part.isdigit() else part.lower() for part in re.split(r"(\d+)", path.name)]
 

@@ -60,9 +60,15 @@ def write_glb(path: Path, mesh: Mesh, facts: dict[str, str]) -> None:
     write_atomically(path, lambda file: file.write_bytes(glb.bytes()))
 
 
-def write_animated_glb(path: Path, parts: Sequence[Moving], times: np.ndarray, facts: dict[str, str]) -> None:
-    """Binary glTF 2.0 of meshes, as `write_glb` writes them, that move; times (T,) are seconds."""
-    glb = _Glb(facts)
+def write_animated_glb(
+    path: Path, parts: Sequence[Moving], times: np.ndarray, facts: dict[str, str], lit: bool = False
+) -> None:
+    """Binary glTF 2.0 of meshes, as `write_glb` writes them, that move; times (T,) are seconds.
+
+    Args:
+        lit: colours are of the surface, and light makes of them what is seen.
+    """
+    glb = _Glb(facts, lit)
     when = glb.accessor(times.astype("<f4"), "SCALAR", bounds=True)
     nodes: list[dict] = []
     samplers: list[dict] = []
@@ -85,14 +91,15 @@ def write_animated_glb(path: Path, parts: Sequence[Moving], times: np.ndarray, f
 class _Glb:
     """A binary glTF 2.0 as it is put together."""
 
-    def __init__(self, facts: dict[str, str]) -> None:
-        self.facts = facts
+    def __init__(self, facts: dict[str, str], lit: bool = False) -> None:
+        self.facts, self.lit = facts, lit
         self.tree: dict = {
             "asset": {"version": "2.0", "generator": "fields", "extras": facts},
             "scene": 0,
-            "extensionsUsed": ["KHR_materials_unlit"],
             "meshes": [], "materials": [], "accessors": [], "bufferViews": [],
         }  # fmt: skip
+        if not lit:
+            self.tree["extensionsUsed"] = ["KHR_materials_unlit"]
         self.blobs: list[bytes] = []
 
     def view(self, blob: bytes, **more: int) -> int:
@@ -129,7 +136,7 @@ class _Glb:
             attributes["COLOR_0"] = self.accessor(colours, "VEC4", target=vertices)
         faces = self.accessor(mesh.faces.astype("<u4").reshape(-1), "SCALAR", target=indices)
         materials, meshes = self.tree["materials"], self.tree["meshes"]
-        materials.append({"pbrMetallicRoughness": matt, "extensions": {"KHR_materials_unlit": {}}})
+        materials.append({"pbrMetallicRoughness": matt} | ({} if self.lit else {"extensions": {"KHR_materials_unlit": {}}}))
         triangles = {"attributes": attributes, "indices": faces, "material": len(materials) - 1}
         meshes.append({"primitives": [triangles], "extras": self.facts})
         return len(meshes) - 1
