@@ -1,4 +1,4 @@
-"""How well fragments touch: the area of break that meets break, and what runs into each other.
+"""What speaks for and against two fragments belonging together as they are posed.
 
 All lengths are in sizes of the object. Poses are (4, 4) and go from a fragment's frame to another's, or to the world.
 """
@@ -6,21 +6,83 @@ All lengths are in sizes of the object. Poses are (4, 4) and go from a fragment'
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from fields.core import VoxelHash
 
-TOUCH = 0.012
-"""Breaks this near, and opposed, touch."""
-_SAME = 0.006
-"""Original surfaces this near that face the same way are in one place: sheets that overlap. Less than the width of a crack's rim counts."""
-_DEEP = 0.02
+REACH = 0.012
+"""Surfaces this near have to do with each other: the width of a crack's rim."""
+_INSIDE = 0.02
 """What lies this far behind a surface is inside it."""
-_REACH = 0.1
+_RIM = 0.02
+"""Original surface this near to break is its rim."""
+_FAR = 0.1
 """How far the nearest surface is looked for."""
+
+EVIDENCE = (
+    "touching",  # break that faces break
+    "close",  # of it, with a gap below a third of the reach
+    "fitting",  # of it, with a gap below an eighth, and all but parallel
+    "gap",  # of it, times the mean square gap, in reaches
+    "tilt",  # of it, times the mean of 1 + m·n
+    "continued",  # original surface that goes on across the crack
+    "stepped",  # original surface that does not
+    "covered",  # break that faces original surface, or original surface that faces another
+    "doubled",  # original surface where the other's already is
+    "inside",  # surface deep inside the other
+)
+"""Areas, of both sides together, in squared sizes of the object."""
+
+
+class Patch:
+    """Points that have counterparts on another fragment.
+
+    Args:
+        points, normals: (P, 3).
+        facing: −1 where a counterpart faces them, as break does; 1 where it goes on as they do, as original surface beside a crack.
+    """
+
+    def __init__(self, points: Tensor, normals: Tensor, facing: int) -> None:
+        self.points, self.normals, self.facing = points, normals, facing
+        self.cells = VoxelHash(points, REACH)
+        self.near = NearestGrid(self.cells, 2 * REACH)
+
+    def some(self, count: int) -> tuple[Tensor, Tensor]:
+        """About so many of the points, and their normals."""
+        step = max(1, len(self.points) // count)
+        return self.points[::step], self.normals[::step]
+
+
+class NearestGrid:
+    """About the nearest of the points of a hash, by cells: looked up, not searched."""
+
+    def __init__(self, points: VoxelHash, reach: float) -> None:
+        self.cell = REACH
+        if not len(points.points):
+            self.low, self.table = torch.zeros(3), torch.full((1, 1, 1), -1)
+            return
+        self.low = points.points.amin(0) - reach - self.cell
+        span = int(reach / self.cell) + 1
+        shape = ((points.points.amax(0) - self.low) / self.cell).long() + span + 2
+        near = torch.zeros(1, 1, *shape.tolist())
+        cells = ((points.points - self.low) / self.cell).long()
+        near[0, 0, cells[:, 0], cells[:, 1], cells[:, 2]] = 1
+        near = torch.nn.functional.max_pool3d(near, 2 * span + 1, 1, span)
+        around = torch.nonzero(near[0, 0])
+        self.table = torch.full(shape.tolist(), -1, dtype=torch.int64)
+        index, _ = points.knn(self.low + (around + 0.5) * self.cell, 1, reach)
+        self.table[around[:, 0], around[:, 1], around[:, 2]] = index[:, 0]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Indices (…,), −1 where none is within reach."""
+        cell = ((x - self.low) / self.cell).long()
+        shape = torch.tensor(self.table.shape)
+        inside = ((x >= self.low) & (cell < shape)).all(-1)
+        cell = torch.where(inside[..., None], cell, 0)
+        found = self.table.view(-1)[(cell[..., 0] * shape[1] + cell[..., 1]) * shape[2] + cell[..., 2]]
+        return torch.where(inside, found, -1)
 
 
 @dataclass
@@ -28,54 +90,63 @@ class Surface:
     """A fragment's surface, densely, with what is believed to be break."""
 
     points: Tensor
-    """(P, 3) in the fragment's frame, uniform by area."""
+    """(P, 3) in the fragment's frame, denser where there is break."""
     normals: Tensor
     """(P, 3)."""
     broken: Tensor
     """(P,) bool."""
-    patch: float
-    """Area that each point stands for."""
+    area: Tensor
+    """(P,) that each point stands for."""
 
     def __post_init__(self) -> None:
-        self.break_points, self.break_normals = self.points[self.broken], self.normals[self.broken]
-        self.breaks, self.everything = VoxelHash(self.break_points, TOUCH), VoxelHash(self.points, 2 * TOUCH)
-        self.whole_points, self.whole_normals = self.points[~self.broken], self.normals[~self.broken]
-        self.whole = VoxelHash(self.whole_points, _SAME)
+        self.breaks, whole = Patch(self.points[self.broken], self.normals[self.broken], -1), ~self.broken
+        near, _ = self.breaks.cells.knn(self.points[whole], 1, _RIM)
+        rim = near[:, 0] >= 0
+        self.rim = Patch(self.points[whole][rim], self.normals[whole][rim], 1)
+        self.everything = VoxelHash(self.points, REACH)
         self.low, self.high = self.points.amin(0), self.points.amax(0)
-        few = torch.linspace(0, len(self.points) - 1, min(len(self.points), 600)).long().unique()
-        self.few_points, self.few_normals, self.few_broken = self.points[few], self.normals[few], self.broken[few]
-
-    @property
-    def break_area(self) -> float:
-        return len(self.break_points) * self.patch
-
-
-class Contact(NamedTuple):
-    """How two fragments, or groups of them, meet."""
-
-    area: float
-    """Break that touches break, the mean of both sides."""
-    overlap: float
-    """Surface that lies inside the other, or where the other's is."""
-    gap: float
-    """Root mean square distance of touching breaks, along their normals."""
-
-    @property
-    def score(self) -> float:
-        """Area that speaks for the joint minus what speaks against it."""
-        return self.area - 2 * self.overlap
+        self.break_area = float(self.area[self.broken].sum())
+        # A few points, each for as much of the surface as any other.
+        ends = self.area.cumsum(0)
+        self.few = torch.searchsorted(ends, ends[-1] * (torch.arange(400) + 0.5) / 400).clamp(max=len(ends) - 1)
+        self.coarse = VoxelHash(self.points, 0.05)
 
 
-def contact(a: Surface, b: Surface, pose: Tensor) -> Contact:
-    """Of b, moved by `pose` (4, 4) into the frame of a."""
-    if not _boxes_meet(a, b, pose):
-        return Contact(0.0, 0.0, 0.0)
-    back = inverse(pose)
-    ab, gaps = _touching(a, b, pose)
-    ba, more = _touching(b, a, back)
-    overlap = _overlapping(a, b, pose) + _overlapping(b, a, back)
-    both = torch.cat([gaps, more])
-    return Contact((ab * b.patch + ba * a.patch) / 2, overlap, float(both.square().mean().sqrt()) if len(both) else 0.0)
+def evidence(a: Surface, b: Surface, pose: Tensor) -> Tensor:
+    """(len(EVIDENCE),) of b, moved by `pose` (4, 4) into the frame of a. Of groups of fragments it adds up."""
+    return _seen_from(a, b, pose) + _seen_from(b, a, inverse(pose))
+
+
+def _seen_from(a: Surface, b: Surface, pose: Tensor) -> Tensor:
+    corners = torch.cartesian_prod(*torch.stack([b.low, b.high], 1).unbind(0))
+    seen = moved(corners, pose)
+    total = torch.zeros(len(EVIDENCE))
+    if ((seen.amin(0) > a.high + REACH) | (seen.amax(0) < a.low - REACH)).any():
+        return total
+    points, normals = moved(b.points, pose), b.normals @ pose[:3, :3].T
+    near = ((points >= a.low - REACH) & (points <= a.high + REACH)).all(-1)
+    index, distance = a.everything.knn(points[near], 1, REACH)
+    found = index[:, 0] >= 0
+    index, distance = index[found, 0], distance[found, 0]
+    close_by = torch.nonzero(near)[found, 0]
+    area, broken, target, facing = b.area[close_by], b.broken[close_by], a.normals[index], a.broken[index]
+    gap = ((points[close_by] - a.points[index]) * target).sum(-1) / REACH
+    dot = (target * normals[close_by]).sum(-1)
+    both, neither = broken & facing, ~broken & ~facing
+    touching, level = both & (dot < -0.5), (dot > 0.9) & (gap.abs() < 0.2)
+    rows = [
+        touching, touching & (gap.abs() < 1 / 3), touching & (gap.abs() < 1 / 8) & (dot < -0.9), touching * gap**2, touching * (1 + dot),
+        neither & level, neither & ~level & (dot > -0.5), (both & (dot > 0.5)) | (((broken != facing) | neither) & (dot < -0.5)),
+        neither & (dot > 0.5) & (distance < REACH / 3),
+    ]  # fmt: skip
+    total[:-1] = torch.stack([row * area for row in rows]).sum(1)
+    few = b.few[near[b.few]]
+    if len(few):
+        index, _ = a.coarse.knn(points[few], 1, _FAR)
+        index = index[:, 0]
+        depth = ((a.points[index.clamp(min=0)] - points[few]) * a.normals[index.clamp(min=0)]).sum(-1)
+        total[-1] = ((index >= 0) & (depth > _INSIDE)).sum() * b.area.sum() / len(b.few)
+    return total
 
 
 def inverse(pose: Tensor) -> Tensor:
@@ -90,46 +161,3 @@ def inverse(pose: Tensor) -> Tensor:
 def moved(points: Tensor, pose: Tensor) -> Tensor:
     """Points (N, 3) after a rigid motion."""
     return points @ pose[:3, :3].T + pose[:3, 3]
-
-
-def _boxes_meet(a: Surface, b: Surface, pose: Tensor) -> bool:
-    corners = torch.cartesian_prod(*torch.stack([b.low, b.high], 1).unbind(0))
-    seen = moved(corners, pose)
-    return bool(((seen.amin(0) <= a.high + TOUCH) & (seen.amax(0) >= a.low - TOUCH)).all())
-
-
-def _within(a: Surface, points: Tensor, margin: float) -> Tensor:
-    return ((points >= a.low - margin) & (points <= a.high + margin)).all(-1)
-
-
-def _touching(a: Surface, b: Surface, pose: Tensor) -> tuple[int, Tensor]:
-    """How many break points of b meet break of a, and how far apart the two are along a's normal."""
-    points, normals = moved(b.break_points, pose), b.break_normals @ pose[:3, :3].T
-    near = _within(a, points, TOUCH)
-    points, normals = points[near], normals[near]
-    index, _ = a.breaks.knn(points, 1, TOUCH)
-    index = index[:, 0]
-    found = index >= 0
-    index, points, normals = index[found], points[found], normals[found]
-    target = a.break_normals[index]
-    opposed = (target * normals).sum(-1) < -0.5
-    gap = ((points - a.break_points[index]) * target).sum(-1)
-    return int(opposed.sum()), gap[opposed]
-
-
-def _overlapping(a: Surface, b: Surface, pose: Tensor) -> float:
-    """Area of b that lies inside a, or on it where both are original surface."""
-    points, normals = moved(b.few_points, pose), b.few_normals @ pose[:3, :3].T
-    share = b.patch * len(b.points) / len(b.few_points)
-    near = _within(a, points, 0.0)
-    if not near.any():
-        return 0.0
-    points, normals, whole = points[near], normals[near], ~b.few_broken[near]
-    index, _ = a.everything.knn(points, 1, _REACH)
-    index = index[:, 0]
-    depth = ((a.points[index.clamp(min=0)] - points) * a.normals[index.clamp(min=0)]).sum(-1)
-    inside = (index >= 0) & (depth > _DEEP)
-    same, _ = a.whole.knn(points, 1, _SAME)
-    same = same[:, 0]
-    twice = whole & (same >= 0) & ((a.whole_normals[same.clamp(min=0)] * normals).sum(-1) > 0.5) if len(a.whole_points) else inside
-    return float((inside | twice).sum()) * share

@@ -1,149 +1,255 @@
-"""Ways in which two fragments may fit, from what their points want.
+"""Ways in which two fragments may fit, from their breaks.
 
-Correspondences are consistent where the motion of one would carry the other along; a consistent set votes for the sets its
-members are in (second-order spatial compatibility, Chen et al. 2022), which finds a dozen right ones among hundreds of wrong ones.
+Two break points that face each other, and the directions in which their breaks run, say how one fragment must lie for them to be
+mates: one guess for every pair of points whose descriptors agree. Thousands of guesses are looked at coarsely, the best settle
+on the other break, and what speaks for and against the best of those is written down.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from fields.garf.contact import Contact, Surface, contact, inverse, moved
+from fields.core import VoxelHash
+from fields.garf.clouds import Cloud
+from fields.garf.encoder import Seen
+from fields.garf.fragment import Fragment, Samples, sample
+from fields.garf.contact import REACH, Patch, Surface, evidence, inverse, moved
 
-_OFF = 0.03
-"""How far apart correspondences may be after the motion: they are about as far apart as the samples."""
-_ARM = 0.06
-"""A normal counts as a second point this far along it."""
+_EVEN = 20_000
+"""Points on the surfaces of all fragments together."""
+_BREAK = 2000
+"""Points on the break of each, about."""
+_OFFERED = 250
+"""Of these are offered to be matched."""
+_GUESSES = 1500
+"""Pairs of points that are tried, of two fragments."""
+_PROBES = 64
+"""Break points that a guess is judged by."""
+_SETTLED = 60
+"""Guesses that may settle."""
 
 
 class Fit(NamedTuple):
-    """Fragment or group `b`, moved by `pose` into the frame of `a`."""
+    """Fragment `b`, moved by `pose` into the frame of `a`."""
 
     a: int
     b: int
     pose: Tensor
     """(4, 4)."""
-    contact: Contact
+    evidence: Tensor
+    """What speaks for it and against it: see `fields.garf.contact.EVIDENCE`."""
 
 
-def hypotheses(p: Tensor, n: Tensor, q: Tensor, m: Tensor, weight: Tensor, most: int = 6) -> Tensor:
-    """Rigid motions (H, 4, 4) that carry many points q onto their p, best first.
+@dataclass
+class Break:
+    """What a fragment offers to be matched: its surface, and some of its break points in particular."""
+
+    surface: Surface
+    points: Tensor
+    """(B, 3)."""
+    normals: Tensor
+    """(B, 3)."""
+    along: Tensor
+    """(B, 3) unit, across the normals: the direction in which the break runs there."""
+    lock: Tensor
+    """(B, D) what each is, see `fields.garf.encoder`."""
+    key: Tensor
+    """(B, D) what each wants."""
+
+
+def breaks_of(fragments: list[Fragment], cloud: Cloud, seen: Seen, rng: np.random.Generator) -> list[Break]:
+    """Fragments, in units of the object's size, with what the encoder says of a cloud of theirs."""
+    from scipy.spatial import cKDTree
+
+    even, many = (sample(fragments, count, rng, least) for count, least in ((_EVEN, 200), (4 * _EVEN, 800)))
+    patch = float(sum(f.areas.sum() for f in fragments)) / cloud.scale**2 / _EVEN
+    found = []
+    for i in range(len(fragments)):
+        mine = torch.nonzero(cloud.fragment == i)[:, 0]
+        known = cKDTree(_placed(cloud.points[mine], cloud.normals[mine]))
+
+        def labelled(samples: Samples, i: int = i, mine: Tensor = mine, known: cKDTree = known) -> tuple[Tensor, ...]:
+            at = samples.of(i)
+            points, normals = torch.from_numpy(samples.points[at] / cloud.scale).float(), torch.from_numpy(samples.normals[at]).float()
+            near = mine[torch.from_numpy(known.query(_placed(points, normals), 3, workers=-1)[1]).clamp(max=len(mine) - 1)]
+            return points, normals, seen.break_logit[near].mean(1) > 0, near[:, 0]
+
+        points, normals, broken, _ = labelled(even)
+        more, more_normals, more_broken, like = labelled(many)
+        chosen = torch.nonzero(more_broken)[:, 0][:: max(1, int(more_broken.sum()) // _BREAK)]
+        weight = patch * int(broken.sum()) / max(len(chosen), 1)
+        surface = Surface(
+            torch.cat([points[~broken], more[chosen]]), torch.cat([normals[~broken], more_normals[chosen]]),
+            torch.arange(int((~broken).sum()) + len(chosen)) >= int((~broken).sum()),
+            torch.cat([torch.full((int((~broken).sum()),), patch), torch.full((len(chosen),), weight)]),
+        )  # fmt: skip
+        offered = chosen[:: max(1, len(chosen) // _OFFERED)]
+        p, n = more[offered], more_normals[offered]
+        found.append(Break(surface, p, n, _along(surface, p, n), seen.lock[like[offered]], seen.key[like[offered]]))  # fmt: skip
+    return found
+
+
+def _placed(points: Tensor, normals: Tensor) -> np.ndarray:
+    """(N, 6): what lies in another direction is further away, so that the narrow break of a thin wall is not taken for the wall."""
+    return torch.cat([points, 0.05 * normals], 1).numpy()
+
+
+def _along(surface: Surface, points: Tensor, normals: Tensor) -> Tensor:
+    if not len(points):
+        return points
+    sums, _ = surface.breaks.cells.moments(surface.breaks.normals, points, normals, (0.06,))
+    second = sums[:, 0, [5, 6, 7, 6, 8, 9, 7, 9, 10]].unflatten(-1, (3, 3))
+    across = torch.eye(3) - normals[:, :, None] * normals[:, None]
+    return torch.linalg.eigh(across @ second @ across)[1][..., -1]
+
+
+def guesses(a: Break, b: Break, most: int = _GUESSES) -> Tensor:
+    """(H, 4, 4) motions of b into the frame of a, two for each of the likeliest pairs of points: a break runs both ways."""
+    likeness = torch.cat([a.lock, a.key], 1) @ torch.cat([b.key, b.lock], 1).T
+    # How much better than others of its row and of its column: a point that likes all of them says little.
+    sharp = 12 * likeness
+    likeness = sharp.log_softmax(0) + sharp.log_softmax(1)
+    chosen = likeness.flatten().topk(min(most, likeness.numel()))[1]
+    i, j = chosen // likeness.shape[1], chosen % likeness.shape[1]
+    side = torch.linalg.cross(a.normals[i], a.along[i])
+    poses = []
+    for sign in (1, -1):
+        frame_a = torch.stack([a.normals[i], sign * a.along[i], sign * side], -1)
+        frame_b = torch.stack([-b.normals[j], b.along[j], torch.linalg.cross(-b.normals[j], b.along[j])], -1)
+        pose = torch.eye(4).repeat(len(i), 1, 1)
+        pose[:, :3, :3] = frame_a @ frame_b.transpose(1, 2)
+        pose[:, :3, 3] = a.points[i] - torch.einsum("hij,hj->hi", pose[:, :3, :3], b.points[j])
+        poses.append(pose)
+    return torch.cat(poses)
+
+
+def _looked_up(a: Patch, b: Patch, poses: Tensor, count: int, tolerance: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """About `count` points of b in a's frame (H, S, 3), the normals of their counterparts (H, S, 3), their gaps along these, and how
+    much each counts, (H, S) each."""
+    points, normals = b.some(count)
+    x = torch.einsum("hij,sj->hsi", poses[:, :3, :3], points) + poses[:, None, :3, 3]
+    facing = torch.einsum("hij,sj->hsi", poses[:, :3, :3], normals)
+    index = a.near(x)
+    found, index = index >= 0, index.clamp(min=0)
+    if not len(a.points):
+        return x, facing, x[..., 0], torch.zeros_like(x[..., 0])
+    target = a.normals[index]
+    offset = x - a.points[index]
+    gap = (offset * target).sum(-1)
+    aside = (offset - gap[..., None] * target).norm(dim=-1)
+    agree = a.facing * (target * facing).sum(-1)
+    weight = found * (agree > 0.5) * (1 - (gap / tolerance) ** 2).clamp(min=0) * (aside < 2 * REACH) * agree
+    return x, target, gap, weight
+
+
+def settled(a: Surface, b: Surface, poses: Tensor, tolerances: tuple[float, ...] = (0.03, 0.03, 0.02, 0.02, 0.012, 0.012)) -> Tensor:
+    """Poses (H, 4, 4) after a few steps of point-to-plane ICP, all at once: break on break, and rim beside rim."""
+    for tolerance in tolerances:
+        both = [_looked_up(*pair, poses, 2 * _PROBES, tolerance) for pair in ((a.breaks, b.breaks), (a.rim, b.rim))]
+        x, target, gap, weight = (torch.cat(parts, 1) for parts in zip(*both, strict=True))
+        poses = plane_step(x, target, gap, weight) @ poses
+    return poses
+
+
+def support(a: Surface, b: Surface, poses: Tensor, tolerance: float) -> Tensor:
+    """(H,) share of the break and rim of b that finds its counterpart, times the area of its break."""
+    both = [_looked_up(*pair, poses, _PROBES, tolerance)[3].mean(1) for pair in ((a.breaks, b.breaks), (a.rim, b.rim))]
+    return b.break_area * (both[0] + 0.5 * both[1].nan_to_num())
+
+
+def fits(a: int, b: int, breaks: list[Break], keep: int = 4, more: Tensor | None = None) -> list[Fit]:
+    """The best ways in which fragment b may fit a.
 
     Args:
-        p, n: (M, 3) points and normals of one fragment.
-        q, m: (M, 3) of the other, in the order of correspondence: mates face each other.
-        weight: (M,) positive trust.
+        more: (H, 4, 4) guesses of another origin.
     """
-    if len(p) < 3:
-        return p.new_empty(0, 4, 4)
-    offset_p, offset_q = p[:, None] - p[None], q[:, None] - q[None]
-    stretch = (offset_p.norm(dim=-1) - offset_q.norm(dim=-1)).abs()
-    tilt = (n @ n.T - m @ m.T).abs()
-    height = (torch.einsum("abk,ak->ab", offset_p, n) + torch.einsum("abk,ak->ab", offset_q, m)).abs()
-    fits = ((stretch < _OFF) & (tilt < 0.4) & (height < _OFF)).to(p)
-    fits.fill_diagonal_(0)
-    second = fits * ((fits * weight) @ fits)
-    found: list[tuple[float, Tensor]] = []
-    for seed in second.sum(1).argsort(descending=True)[:: max(1, len(p) // 200)][:40].tolist():
-        votes = second[seed].clone()
-        votes[seed] = votes.max() + 1e-9
-        chosen = votes.argsort(descending=True)[:16]
-        chosen = chosen[votes[chosen] > 0]
-        if len(chosen) < 3:
-            continue
-        pose = p.new_zeros(0)
-        for _ in range(3):
-            pose = rigid(q[chosen], m[chosen], p[chosen], n[chosen], weight[chosen])
-            good = (moved(q, pose) - p).norm(dim=-1) < _OFF
-            good &= ((m @ pose[:3, :3].T) * n).sum(-1) < -0.6
-            if good.sum() < 3:
-                break
-            chosen = torch.nonzero(good)[:, 0]
-        else:
-            # What matters is how much surface agrees: correspondences side by side say the same thing.
-            cells = torch.unique((p[chosen] / _OFF).floor().long(), dim=0)
-            found.append((len(cells) + 1e-3 * float(weight[chosen].sum()), pose))
-    found.sort(key=lambda f: -f[0])
+    one, two = breaks[a], breaks[b]
+    if min(len(one.points), len(two.points)) < 8:
+        return []
+    poses = guesses(one, two)
+    if more is not None and len(more):
+        poses = torch.cat([more, poses])
+    p, q = one.surface, two.surface
+    coarse = support(p, q, poses, 0.015) + support(q, p, inverse(poses), 0.015)
+    poses = poses[coarse.topk(min(_SETTLED, len(poses)))[1]]
+    poses = settled(p, q, poses)
+    poses = inverse(settled(q, p, inverse(poses), (0.012, 0.008)))
+    fine = support(p, q, poses, 0.004) + support(q, p, inverse(poses), 0.004)
     kept: list[Tensor] = []
-    middle = q.mean(0)
-    for _, pose in found:
-        if all(_apart(pose, other, middle) for other in kept):
-            kept.append(pose)
-        if len(kept) == most:
+    middle = two.points.mean(0)
+    for k in fine.argsort(descending=True).tolist():
+        if all(_apart(poses[k], other, middle) for other in kept):
+            kept.append(poses[k])
+        if len(kept) == keep:
             break
-    return torch.stack(kept) if kept else p.new_empty(0, 4, 4)
+    found = []
+    for pose in kept:
+        pose = settle(q, pose, [(p, torch.eye(4))], (0.012, 0.008))
+        found.append(Fit(a, b, pose, evidence(p, q, pose)))
+    return found
 
 
 def _apart(one: Tensor, other: Tensor, middle: Tensor) -> bool:
     angle = ((one[:3, :3] * other[:3, :3]).sum() - 1) / 2
-    return bool(angle < 0.97) or bool((moved(middle[None], one) - moved(middle[None], other)).norm() > 0.04)
+    return bool(angle < 0.98) or bool((moved(middle[None], one) - moved(middle[None], other)).norm() > 0.03)
 
 
-def rigid(q: Tensor, m: Tensor, p: Tensor, n: Tensor, weight: Tensor) -> Tensor:
-    """The motion (4, 4) that carries points q onto p and normals m onto −n best (Kabsch; a normal is a point on an arm)."""
-    q, p = torch.cat([q, q + _ARM * m, q - _ARM * m]), torch.cat([p, p - _ARM * n, p + _ARM * n])
-    w = weight.repeat(3)[:, None]
-    middle_q, middle_p = (w * q).sum(0) / w.sum(), (w * p).sum(0) / w.sum()
-    u, _, vt = torch.linalg.svd(((q - middle_q) * w).T @ (p - middle_p))
-    flip = torch.ones(3).to(q)
-    flip[2] = torch.det(u @ vt).sign()
-    rotation = vt.T @ torch.diag(flip) @ u.T
-    pose = torch.eye(4).to(q)
-    pose[:3, :3], pose[:3, 3] = rotation, middle_p - rotation @ middle_q
-    return pose
-
-
-def settle(a: Surface, b: Surface, pose: Tensor, radii: tuple[float, ...] = (0.05, 0.03, 0.02, 0.012, 0.008)) -> Tensor:
-    """`pose` after breaks of b have settled on those of a: point-to-plane ICP, with a radius that shrinks."""
-    step = max(1, len(b.break_points) // 800)
-    points, normals = b.break_points[::step], b.break_normals[::step]
+def settle(moving: Surface, pose: Tensor, others: list[tuple[Surface, Tensor]], radii: tuple[float, ...], steps: int = 3) -> Tensor:
+    """The pose (4, 4) of a fragment after its breaks and rims have settled on those of others, each at a pose of its own."""
     for radius in radii:
-        for _ in range(4):
-            x, facing = moved(points, pose), normals @ pose[:3, :3].T
-            index, distance = a.breaks.knn(x, 1, radius)
-            index = index[:, 0]
-            target = a.break_normals[index.clamp(min=0)]
-            good = (index >= 0) & ((target * facing).sum(-1) < -0.5)
-            if good.sum() < 6:
+        for _ in range(steps):
+            found = [_pull(patch, pose, others, radius) for patch in (moving.breaks, moving.rim)]
+            x, target, gap, weight = (torch.cat(parts) for parts in zip(*found, strict=True))
+            if len(x) < 6:
                 return pose
-            x, target, goal = x[good], target[good], a.break_points[index[good]]
-            motion = plane_step(x, goal, target, (1 - (distance[good, 0] / radius) ** 2) ** 2)
+            motion = plane_step(x[None], target[None], gap[None], weight[None])[0]
             pose = motion @ pose
-            if float((motion - torch.eye(4).to(motion)).abs().max()) < 1e-5:
+            if float((motion - torch.eye(4)).abs().max()) < 1e-5:
                 break
     return pose
 
 
-def plane_step(x: Tensor, goal: Tensor, normal: Tensor, weight: Tensor) -> Tensor:
-    """The small motion (4, 4) that brings points x (N, 3) nearest to the planes through `goal`."""
-    middle = x.mean(0)
-    rows = torch.cat([torch.linalg.cross(x - middle, normal), normal], 1)
-    off = ((goal - x) * normal).sum(-1)
-    weighted = rows * weight[:, None]
-    matrix = weighted.T @ rows
-    matrix += torch.eye(6).to(x) * 1e-4 * matrix.diagonal().mean()  # what slides along a flat break stays
-    solution = torch.linalg.solve(matrix, weighted.T @ off)
-    return _motion(solution[:3], solution[3:], middle)
+def _pull(patch: Patch, pose: Tensor, others: list[tuple[Surface, Tensor]], radius: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Points of a patch in the world (N, 3), the normals of their nearest counterparts, their gaps along these, and how much each counts."""
+    points, normals = patch.some(600)
+    world, facing = moved(points, pose), normals @ pose[:3, :3].T
+    best = torch.full((len(world),), radius)
+    gap, normal = torch.zeros(len(world)), torch.zeros_like(world)
+    for surface, where in others:
+        other = surface.breaks if patch.facing < 0 else surface.rim
+        local = moved(world, inverse(where))
+        rows = torch.nonzero(((local >= surface.low - radius) & (local <= surface.high + radius)).all(-1))[:, 0]
+        if not len(rows) or not len(other.points):
+            continue
+        index, distance = (found[:, 0] for found in other.cells.knn(local[rows], 1, radius))
+        target = other.normals[index.clamp(min=0)]
+        good = (index >= 0) & (patch.facing * ((target @ where[:3, :3].T) * facing[rows]).sum(-1) > 0.5) & (distance < best[rows])
+        rows, index, target = rows[good], index[good], target[good]
+        best[rows] = distance[good]
+        gap[rows] = ((local[rows] - other.points[index]) * target).sum(-1)
+        normal[rows] = target @ where[:3, :3].T
+    found = normal.any(-1)
+    return world[found], normal[found], gap[found], (1 - (best[found] / radius) ** 2) ** 2
 
 
-def _motion(turn: Tensor, shift: Tensor, about: Tensor) -> Tensor:
+def plane_step(x: Tensor, target: Tensor, gap: Tensor, weight: Tensor) -> Tensor:
+    """The small motions (H, 4, 4) that close gaps (H, N) of points x (H, N, 3) along normals (H, N, 3) best."""
     import roma
 
-    pose = torch.eye(4).to(turn)
-    pose[:3, :3] = roma.rotvec_to_rotmat(turn)
-    pose[:3, 3] = about + shift - pose[:3, :3] @ about
-    return pose
-
-
-def fits(a: int, b: int, surfaces: list[Surface], poses: Tensor, keep: int) -> list[Fit]:
-    """The best of the ways (H, 4, 4) in which b may fit a, settled and judged."""
-    found = []
-    for pose in poses:
-        settled = settle(surfaces[a], surfaces[b], pose)
-        settled = inverse(settle(surfaces[b], surfaces[a], inverse(settled), (0.012, 0.008)))
-        found.append(Fit(a, b, settled, contact(surfaces[a], surfaces[b], settled)))
-    found.sort(key=lambda f: -f.contact.score)
-    return found[:keep]
+    total = weight.sum(1).clamp(min=1e-9)
+    middle = (weight[..., None] * x).sum(1) / total[:, None]
+    rows = torch.cat([torch.linalg.cross(x - middle[:, None], target), target], -1)
+    weighted = rows * weight[..., None]
+    matrix = weighted.transpose(1, 2) @ rows
+    scale = matrix.diagonal(dim1=1, dim2=2).mean(1).clamp(min=1e-6)
+    matrix = matrix + torch.eye(6) * (1e-3 * scale)[:, None, None]  # what slides along a flat break stays
+    step = torch.linalg.solve(matrix, -(weighted * gap[..., None]).sum(1))
+    motion = torch.eye(4).repeat(len(x), 1, 1)
+    motion[:, :3, :3] = roma.rotvec_to_rotmat(step[:, :3].clamp(-0.3, 0.3))
+    motion[:, :3, 3] = middle + step[:, 3:] - torch.einsum("hij,hj->hi", motion[:, :3, :3], middle)
+    return motion

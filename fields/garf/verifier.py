@@ -1,0 +1,54 @@
+"""How likely it is that surfaces belong together, from what speaks for it and against it.
+
+A logistic regression on two dozen numbers: few enough to be read, and calibrated, so that its answer is the confidence
+that a joint is reported with.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fields.garf.contact import EVIDENCE
+
+_LITTLE = 1e-4
+"""Areas are told apart down to this, in squared sizes of the object."""
+COUNT = len(EVIDENCE) + 8
+
+
+def features(evidence: Tensor, breaks: Tensor) -> Tensor:
+    """(…, COUNT) of evidence (…, len(EVIDENCE)) and the area of break (…,) of the side that has less."""
+    touching, close, fitting, gap, tilt, continued, stepped, covered, doubled, inside = evidence.unbind(-1)
+    area = touching + 1e-5
+    against = stepped + covered + doubled + inside
+    ratios = [close / area, fitting / area, gap / area, tilt / area, (continued + 1e-5) / (continued + stepped + 2e-5),
+              area / 2 / (breaks + 1e-5), against / touching.clamp(min=1e-3), (breaks + _LITTLE).log10()]  # fmt: skip
+    return torch.cat([(evidence + _LITTLE).log10(), torch.stack(ratios, -1)], -1)
+
+
+class Verifier(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(COUNT))
+        self.register_buffer("deviation", torch.ones(COUNT))
+        self.linear = nn.Linear(COUNT, 1)
+
+    def forward(self, evidence: Tensor, breaks: Tensor) -> Tensor:
+        """Log-odds (…,) that what was seen is a joint."""
+        standard = (features(evidence, breaks) - self.mean) / self.deviation
+        return self.linear(standard)[..., 0]
+
+    def fit(self, evidence: Tensor, breaks: Tensor, right: Tensor, penalty: float = 0.01) -> None:
+        """Learns from joints (N,) of which it is known whether they are right: Newton's method, to the end."""
+        raw = features(evidence, breaks).double()
+        self.mean.copy_(raw.mean(0))
+        self.deviation.copy_(raw.std(0) + 1e-6)
+        x = torch.cat([(raw - self.mean) / self.deviation, torch.ones(len(raw), 1).double()], 1)
+        ridge = penalty * len(x) * torch.diag(torch.tensor([1.0] * COUNT + [0.0])).double() / 10
+        w, y = torch.zeros(COUNT + 1).double(), right.double()
+        for _ in range(30):
+            p = (x @ w).sigmoid()
+            w = w + torch.linalg.solve(x.T @ (x * (p * (1 - p))[:, None]) + ridge + 1e-9 * torch.eye(COUNT + 1).double(), x.T @ (y - p) - ridge @ w)
+        with torch.no_grad():
+            self.linear.weight.copy_(w[None, :-1])
+            self.linear.bias.copy_(w[-1:])
