@@ -64,6 +64,11 @@ def demo_scene() -> Path:
     return shipped("assets") / "demo"
 
 
+def demo_fragments() -> Path:
+    """The embedded broken vase."""
+    return shipped("assets") / "demo-garf"
+
+
 class Progress:
     """A bar with the metric, the memory and the time left; plain lines where the output is not a terminal."""
 
@@ -90,7 +95,7 @@ class Progress:
         pass
 
     def step(self, i: int, total: int, numbers: Mapping[str, Any] | None = None) -> None:
-        from fields.training.trainer import peak_memory
+        from fields.training.loop import peak_memory
 
         # Every tenth value: looking at more would make a GPU wait for the host.
         if numbers and i % 10 == 0 and (value := numbers.get("psnr")) is not None:

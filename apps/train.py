@@ -11,7 +11,7 @@ from typing import Annotated
 
 from fields.apps.common import Progress, choose_device, parse
 
-from fields.methods import Method, method, methods
+from fields.methods import Method, learner, methods, models
 
 
 @dataclass
@@ -45,11 +45,15 @@ class Options:
 def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: fields train METHOD [options]\n\nMethods:")
-        for name, one in methods().items():
+        for name, one in (methods() | models()).items():
             print(f"  {name:<12}  {one.summary}")
         print("\nfields train METHOD --help lists its options.")
         return 0 if arguments else 2
-    chosen, rest = method(arguments[0]), arguments[1:]
+    chosen, rest = learner(arguments[0]), arguments[1:]
+    if not isinstance(chosen, Method):
+        from fields.apps.learn import main as learn
+
+        return learn(chosen, rest)
     prog = f"fields train {chosen.name}"
     if {"-h", "--help"} & set(rest):
         parse(rest, _with_settings(chosen, chosen.config()), prog, chosen.summary)
@@ -79,7 +83,8 @@ def train(chosen: Method, settings, scene, options: Options, arguments: list[str
 
     from fields.core import _backend
     from fields.io.run import load
-    from fields.training.trainer import Interrupted, run
+    from fields.training.loop import Interrupted
+    from fields.training.trainer import run
 
     out = options.out or Path("runs") / f"{chosen.name}-{scene.name}"
     with Progress(chosen.name) as progress:

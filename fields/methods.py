@@ -1,4 +1,4 @@
-"""The registry of methods: every entry point of the group ``fields.methods`` is a `Method`.
+"""The registry: every entry point of the group ``fields.methods`` is a `Method`, of ``fields.models`` a `Learner`.
 
 A package adds one by an entry point in its own pyproject.toml; nothing here changes. This module and the objects it
 finds import no torch, so that ``fields --help`` is instant.
@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import fields
 from fields.errors import ConfigError
+
+T = TypeVar("T")
 
 
 class Schedule:
@@ -37,30 +39,17 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Method:
-    """What the commands need to know of a method; classes are named, not imported, until they are used."""
+class Learner:
+    """What the commands need to know of whatever is trained; classes are named, not imported, until they are used."""
 
     name: str
     summary: str
     config: type
     """Dataclass of the settings, each with its meaning as docstring."""
     training: str
-    """``module:Class`` of the training: see `fields.training.trainer.Training`."""
+    """``module:Class`` of the training: see `fields.training.loop.Steps`."""
     field: str
-    """``module:Class`` of the field: see `fields.rendering.Field`."""
-    data: str = "fields.data"
-    """Module whose `load_scene` reads what it trains on."""
-    evaluation: str = "fields.training.evaluation"
-    """Module whose `compare` and `evaluate` measure it."""
-    demo: str = "demo"
-    """Folder of `assets` that it trains on where no data are given."""
-
-    def load_scene(self, path: str | Path | None = None, **options: Any) -> Any:
-        """The scene in a folder; without one, the embedded demo."""
-        return import_module(self.data).load_scene(path or shipped("assets") / self.demo, **options)
-
-    def load_evaluation(self) -> Any:
-        return import_module(self.evaluation)
+    """``module:Class`` of what it results in."""
 
     def load_training(self) -> type:
         return _load(self.training)
@@ -100,6 +89,25 @@ class Method:
         return from_dict(self.config, table | (photographs if real else {}), str(source))
 
 
+@dataclass(frozen=True)
+class Method(Learner):
+    """A field that is trained on one scene: see `fields.training.trainer.Training` and `fields.rendering.Field`."""
+
+    data: str = "fields.data"
+    """Module whose `load_scene` reads what it trains on."""
+    evaluation: str = "fields.training.evaluation"
+    """Module whose `compare` and `evaluate` measure it."""
+    demo: str = "demo"
+    """Folder of `assets` that it trains on where no data are given."""
+
+    def load_scene(self, path: str | Path | None = None, **options: Any) -> Any:
+        """The scene in a folder; without one, the embedded demo."""
+        return import_module(self.data).load_scene(path or shipped("assets") / self.demo, **options)
+
+    def load_evaluation(self) -> Any:
+        return import_module(self.evaluation)
+
+
 def from_dict(config: type, values: dict[str, Any], source: str) -> Any:
     """A dataclass from plain data, refusing what it does not know."""
     known = {f.name for f in dataclasses.fields(config)}
@@ -135,9 +143,22 @@ def methods() -> dict[str, Method]:
     return {entry.name: entry.load() for entry in sorted(entry_points(group="fields.methods"), key=lambda e: e.name)}
 
 
+def models() -> dict[str, Learner]:
+    """Every installed model that learns from many objects, by name."""
+    return {entry.name: entry.load() for entry in sorted(entry_points(group="fields.models"), key=lambda e: e.name)}
+
+
 def method(name: str) -> Method:
     """Raises ConfigError where no installed package has a method of this name."""
-    found = methods()
+    return _named(name, methods())
+
+
+def learner(name: str) -> Learner:
+    """A method or a model. Raises ConfigError where no installed package has one of this name."""
+    return _named(name, {**methods(), **models()})
+
+
+def _named(name: str, found: dict[str, T]) -> T:
     if name not in found:
         raise ConfigError(f"There is no method {name!r}. Installed: {', '.join(found)}.")
     return found[name]

@@ -7,12 +7,13 @@ put in the wrong place runs into others.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import torch
 from torch import Tensor
 
 from fields.garf.contact import EVIDENCE, Surface, evidence, inverse
-from fields.garf.matching import Fit, settle
+from fields.garf.matching import Break, Fit, fits, settle
 from fields.garf.verifier import Verifier
 
 Poses = dict[int, Tensor]
@@ -33,31 +34,64 @@ class Assembly:
     """Log-odds of all merges together: what assemblies are ranked by."""
 
 
-@dataclass
-class _Merge:
-    score: float
-    a: int
-    b: int
-    move: Tensor
+ROUNDS = (3.0, 1.0, 0.0, 0.0)
+"""Log-odds below which nothing is joined, round by round: what is sure first, for groups show more break than fragments."""
 
 
 @torch.no_grad()
-def assemble(surfaces: list[Surface], fits: list[Fit], verifier: Verifier, anchor: int, least: float = 0.0) -> Assembly:
-    """Joins groups, the likeliest joint first, and lets all breaks settle on each other after each.
+def assemble(breaks: list[Break], verifier: Verifier, anchor: int) -> Assembly:
+    """Puts fragments together: finds how any two bodies may fit, joins the likeliest, and looks again at the larger bodies."""
+    surfaces = [b.surface for b in breaks]
+    bodies: list[Poses] = [{i: torch.eye(4)} for i in range(len(breaks))]
+    known: dict[tuple[frozenset[int], frozenset[int]], list[Fit]] = {}
+    total = 0.0
+    for least in ROUNDS:
+        if len(bodies) == 1:
+            break
+        shown = [merged(body, breaks) for body in bodies]
+        ways: dict[tuple[frozenset[int], frozenset[int]], list[Fit]] = {}
+        for a, b in combinations(range(len(bodies)), 2):
+            key = frozenset(bodies[a]), frozenset(bodies[b])
+            found = known[key] if key in known else fits(a, b, shown)
+            ways[key] = [fit._replace(a=a, b=b) for fit in found]
+        known = ways
+        groups, gained = _joined([b.surface for b in shown], [f for found in ways.values() for f in found], verifier, least)
+        total += gained
+        if len(groups) < len(bodies):
+            grown = [{i: move @ pose for k, move in group.items() for i, pose in bodies[k].items()} for group in groups]
+            bodies = [relax(surfaces, body, _first(surfaces, body, anchor)) for body in grown]
+    return _finished(surfaces, verifier, bodies, anchor, total)
 
-    Args:
-        least: log-odds below which nothing is joined.
-    """
+
+def merged(body: Poses, breaks: list[Break]) -> Break:
+    """A body as if it were one fragment: break that has found its counterpart is no longer shown."""
+    if len(body) == 1:
+        (i, pose), = body.items()
+        return breaks[i] if torch.equal(pose, torch.eye(4)) else breaks[i].moved(pose)
+    parts = []
+    for i, pose in body.items():
+        one = breaks[i]
+        used, taken = torch.zeros(len(one.surface.points), dtype=torch.bool), torch.zeros(len(one.points), dtype=torch.bool)
+        for j in (j for j in body if j != i):
+            between = inverse(body[j]) @ pose
+            used |= one.surface.broken & breaks[j].surface.breaks.met_by(one.surface.points, one.surface.normals, between)
+            taken |= breaks[j].surface.breaks.met_by(one.points, one.normals, between)
+        parts.append(one.without(used, taken).moved(pose))
+    return Break.joined(parts)
+
+
+def _joined(surfaces: list[Surface], fits: list[Fit], verifier: Verifier, least: float) -> tuple[list[Poses], float]:
+    """Joins bodies, the likeliest joint first; groups of them, and the log-odds of all joints together."""
     breaks = torch.tensor([min(surfaces[f.a].break_area, surfaces[f.b].break_area) for f in fits])
     alone = verifier(torch.stack([f.evidence for f in fits]), breaks) if fits else breaks
     # Most ways are wrong, and look it.
     fits = [fits[k] for k in alone.argsort(descending=True)[: 8 * len(surfaces)].tolist() if alone[k] > -5]
     groups: dict[int, Poses] = {i: {i: torch.eye(4)} for i in range(len(surfaces))}
     home = list(range(len(surfaces)))
-    judged: dict[tuple[int, int, int], _Merge] = {}
+    judged: dict[tuple[int, int, int], tuple[float, Tensor]] = {}
     total = 0.0
     while len(groups) > 1:
-        best: _Merge | None = None
+        best: tuple[float, int, int, Tensor] | None = None
         for k, fit in enumerate(fits):
             a, b = home[fit.a], home[fit.b]
             if a == b:
@@ -65,17 +99,17 @@ def assemble(surfaces: list[Surface], fits: list[Fit], verifier: Verifier, ancho
             key = (k, len(groups[a]), len(groups[b]))
             if key not in judged:
                 move = groups[a][fit.a] @ fit.pose @ inverse(groups[b][fit.b])
-                judged[key] = _Merge(judge(surfaces, verifier, groups[a], groups[b], move), a, b, move)
-            if best is None or judged[key].score > best.score:
-                best = judged[key]
-        if best is None or best.score < least:
+                judged[key] = judge(surfaces, verifier, groups[a], groups[b], move), move
+            if best is None or judged[key][0] > best[0]:
+                best = judged[key][0], a, b, judged[key][1]
+        if best is None or best[0] < least:
             break
-        total += best.score
-        a, b = best.a, best.b
-        groups[a] |= {i: best.move @ pose for i, pose in groups.pop(b).items()}
+        score, a, b, move = best
+        total += score
+        groups[a] |= {i: move @ pose for i, pose in groups.pop(b).items()}
         home = [a if g == b else g for g in home]
-        groups[a] = relax(surfaces, groups[a], _first(surfaces, groups[a], anchor))
-    return _finished(surfaces, verifier, groups, anchor, total)
+        groups[a] = relax(surfaces, groups[a], _first(surfaces, groups[a], -1))
+    return list(groups.values()), total
 
 
 def judge(surfaces: list[Surface], verifier: Verifier, a: Poses, b: Poses, move: Tensor) -> float:
@@ -109,11 +143,11 @@ def relax(surfaces: list[Surface], poses: Poses, fixed: int, radii: tuple[float,
 
 def _first(surfaces: list[Surface], members: Poses, anchor: int) -> int:
     """The fragment whose frame is the group's: the anchor, or the largest."""
-    return anchor if anchor in members else max(members, key=lambda i: len(surfaces[i].points))
+    return anchor if anchor in members else max(members, key=lambda i: float(surfaces[i].area.sum()))
 
 
-def _finished(surfaces: list[Surface], verifier: Verifier, groups: dict[int, Poses], anchor: int, score: float) -> Assembly:
-    ordered = sorted(groups.values(), key=lambda g: (anchor not in g, -len(g)))
+def _finished(surfaces: list[Surface], verifier: Verifier, bodies: list[Poses], anchor: int, score: float) -> Assembly:
+    ordered = sorted(bodies, key=lambda body: (anchor not in body, -len(body)))
     result = Assembly(torch.eye(4).repeat(len(surfaces), 1, 1), [0] * len(surfaces), score=score)
     for number, members in enumerate(ordered):
         back = inverse(members[_first(surfaces, members, anchor)])

@@ -1,4 +1,4 @@
-"""Fragments as the networks see them: points, normals and invariants, and wear as time does it."""
+"""Fragments as the networks see them: points, normals and invariants."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fields.garf.fragment import Fragment, sample
 from fields.garf.invariants import invariants
-from fields.garf.roughness import self_affine
+from fields.io.atomic import write_atomically
 
 POINTS = 5000
 """On all fragments of an object together, as published."""
@@ -24,21 +24,6 @@ _SOLID_AREA = 2.5
 def object_scale(fragments: list[Fragment]) -> float:
     """About the size of the whole object, from the surface of its fragments: they need not be assembled for that."""
     return float(np.sqrt(sum(f.areas.sum() for f in fragments) / _SOLID_AREA))
-
-
-@dataclass(frozen=True)
-class Wear:
-    """What happens to fragments, in sizes of the object."""
-
-    erosion: float = 0.0
-    """Breaks lose up to so much, unevenly, and their rims twice that."""
-    noise: float = 0.0
-    """Standard deviation of a scanner's error."""
-
-    @classmethod
-    def random(cls, rng: np.random.Generator) -> Wear:
-        """Half of all objects are freshly broken."""
-        return cls(rng.uniform(0, 0.006) if rng.random() < 0.5 else 0.0, rng.uniform(0, 0.002) if rng.random() < 0.5 else 0.0)
 
 
 @dataclass
@@ -66,10 +51,10 @@ class Cloud:
         return int(self.fragment[-1]) + 1
 
     def save(self, path: Path) -> None:
-        with path.open("wb") as file:
-            np.savez(file, points=self.points.numpy(), normals=self.normals.numpy().astype(np.float16),
-                     fragment=self.fragment.numpy().astype(np.uint8), invariants=self.invariants.numpy().astype(np.float16),
-                     partner=self.partner.numpy().astype(np.int8), scale=self.scale)  # fmt: skip
+        arrays = {"points": self.points.numpy(), "normals": self.normals.numpy().astype(np.float16),
+                  "fragment": self.fragment.numpy().astype(np.uint8), "invariants": self.invariants.numpy().astype(np.float16),
+                  "partner": self.partner.numpy().astype(np.int8), "scale": np.array(self.scale)}  # fmt: skip
+        write_atomically(path, lambda file: np.savez(file, **arrays))
 
     @classmethod
     def load(cls, path: Path) -> Cloud:
@@ -79,34 +64,17 @@ class Cloud:
                        t["partner"].long(), float(file["scale"]))  # fmt: skip
 
 
-def cloud_of(fragments: list[Fragment], rng: np.random.Generator, wear: Wear | None = None, count: int = POINTS) -> Cloud:
+def cloud_of(fragments: list[Fragment], rng: np.random.Generator, count: int = POINTS) -> Cloud:
     """Samples the fragments of an object and looks at the surface around each sample."""
     scale = object_scale(fragments)
     seen, dense = sample(fragments, count, rng), sample(fragments, DENSE, rng, least=200)
-    partner = np.concatenate([
-        np.full((seen.fragment == i).sum(), -1) if f.partner is None else f.partner[seen.face[seen.fragment == i]]
-        for i, f in enumerate(fragments)
-    ])  # fmt: skip
-    at, around = seen.points / scale, dense.points / scale
-    if wear is not None:
-        relief = 1 + 0.5 * self_affine(rng, (32, 32, 32), 1, 16)
-        broken = np.concatenate([
-            np.zeros((dense.fragment == i).sum(), bool) if f.partner is None else f.partner[dense.face[dense.fragment == i]] >= 0
-            for i, f in enumerate(fragments)
-        ])  # fmt: skip
-        at = _worn(at, seen.normals, partner >= 0, wear, relief, rng)
-        around = _worn(around, dense.normals, broken, wear, relief, rng)
-    rows = []
-    points, normals, around_t, around_n = (torch.from_numpy(a).float() for a in (at, seen.normals, around, dense.normals))
-    for i in range(len(fragments)):
+    points, normals, around, facing = (
+        torch.from_numpy(a).float() for a in (seen.points / scale, seen.normals, dense.points / scale, dense.normals)
+    )
+    rows, partner = [], []
+    for i, fragment in enumerate(fragments):
         mine, near = torch.from_numpy(seen.of(i)), torch.from_numpy(dense.of(i))
-        rows.append(invariants(around_t[near], around_n[near], points[mine], normals[mine]))
-    return Cloud(points, normals, torch.from_numpy(seen.fragment), torch.cat(rows), torch.from_numpy(partner), scale)
-
-
-def _worn(
-    points: np.ndarray, normals: np.ndarray, broken: np.ndarray, wear: Wear, relief: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
-    cell = tuple(((points * 8) % 32).astype(int).T)  # the relief repeats every four sizes
-    depth = np.clip(relief[cell], 0, None) * wear.erosion * broken
-    return points - depth[:, None] * normals + wear.noise * rng.standard_normal(points.shape)
+        rows.append(invariants(around[near], facing[near], points[mine], normals[mine]))
+        known = np.full(len(fragment.faces), -1) if fragment.partner is None else fragment.partner
+        partner.append(torch.from_numpy(known[seen.face[seen.of(i)]]))
+    return Cloud(points, normals, torch.from_numpy(seen.fragment), torch.cat(rows), torch.cat(partner), scale)

@@ -49,6 +49,15 @@ class Patch:
         self.cells = VoxelHash(points, REACH)
         self.near = NearestGrid(self.cells, 2 * REACH)
 
+    def met_by(self, points: Tensor, normals: Tensor, pose: Tensor) -> Tensor:
+        """(N,) bool: which of the points, moved by `pose`, have a counterpart within reach."""
+        index, _ = self.cells.knn(moved(points, pose), 1, REACH)
+        index = index[:, 0]
+        if not len(self.points):
+            return index >= 0
+        agree = self.facing * (self.normals[index.clamp(min=0)] * (normals @ pose[:3, :3].T)).sum(-1)
+        return (index >= 0) & (agree > 0.5)
+
     def some(self, count: int) -> tuple[Tensor, Tensor]:
         """About so many of the points, and their normals."""
         step = max(1, len(self.points) // count)

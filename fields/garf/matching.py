@@ -61,6 +61,26 @@ class Break:
     key: Tensor
     """(B, D) what each wants."""
 
+    def moved(self, pose: Tensor) -> Break:
+        """After a rigid motion (4, 4)."""
+        turn, old = pose[:3, :3].T, self.surface
+        surface = Surface(moved(old.points, pose), old.normals @ turn, old.broken, old.area)
+        return Break(surface, moved(self.points, pose), self.normals @ turn, self.along @ turn, self.lock, self.key)
+
+    def without(self, used: Tensor, taken: Tensor) -> Break:
+        """Leaves out points of the surface (P,), and of those that are offered (B,)."""
+        old, kept = self.surface, ~taken
+        surface = Surface(old.points[~used], old.normals[~used], old.broken[~used], old.area[~used])
+        return Break(surface, self.points[kept], self.normals[kept], self.along[kept], self.lock[kept], self.key[kept])
+
+    @classmethod
+    def joined(cls, parts: list[Break]) -> Break:
+        """Parts of one body, in one frame, as one."""
+        surfaces = [part.surface for part in parts]
+        surface = Surface(*(torch.cat([getattr(s, name) for s in surfaces]) for name in ("points", "normals", "broken", "area")))
+        names = ("points", "normals", "along", "lock", "key")
+        return cls(surface, *(torch.cat([getattr(part, name) for part in parts]) for name in names))
+
 
 def breaks_of(fragments: list[Fragment], cloud: Cloud, seen: Seen, rng: np.random.Generator) -> list[Break]:
     """Fragments, in units of the object's size, with what the encoder says of a cloud of theirs."""
@@ -109,13 +129,19 @@ def _along(surface: Surface, points: Tensor, normals: Tensor) -> Tensor:
 
 
 def guesses(a: Break, b: Break, most: int = _GUESSES) -> Tensor:
-    """(H, 4, 4) motions of b into the frame of a, two for each of the likeliest pairs of points: a break runs both ways."""
+    """(H, 4, 4) motions of b into the frame of a, two for each of the likeliest pairs of points: a break runs both ways.
+
+    Every point of either has a say: the few that fit it best.
+    """
     likeness = torch.cat([a.lock, a.key], 1) @ torch.cat([b.key, b.lock], 1).T
     # How much better than others of its row and of its column: a point that likes all of them says little.
     sharp = 12 * likeness
     likeness = sharp.log_softmax(0) + sharp.log_softmax(1)
-    chosen = likeness.flatten().topk(min(most, likeness.numel()))[1]
-    i, j = chosen // likeness.shape[1], chosen % likeness.shape[1]
+    wanted = torch.zeros_like(likeness)
+    for axis in (0, 1):
+        few = max(2, most // 2 // likeness.shape[1 - axis])
+        wanted.scatter_(axis, likeness.topk(min(few, likeness.shape[axis]), axis)[1], 1)
+    i, j = torch.nonzero(wanted, as_tuple=True)
     side = torch.linalg.cross(a.normals[i], a.along[i])
     poses = []
     for sign in (1, -1):

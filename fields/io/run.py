@@ -21,7 +21,7 @@ from torch import Tensor
 from fields.data.scene import Scene
 from fields.errors import CheckpointError, DataError
 from fields.io.atomic import read_json, read_tensors, write_json, write_tensors
-from fields.methods import method
+from fields.methods import learner, method
 
 SCHEMA = 1
 
@@ -64,7 +64,7 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> torch.nn.Mod
     config = load_config(folder)
     tensors, _ = read_tensors(folder / "model.safetensors")
     try:
-        field = method(config["method"]).load_field()(**config["field"])
+        field = learner(config["method"]).load_field()(**config["field"])
         field.load_state_dict(tensors)
         if broken := [k for k, v in tensors.items() if not v.isfinite().all()]:
             raise ValueError(f"{broken[0]} holds numbers that are not finite")

@@ -1,0 +1,69 @@
+"""``fields train MODEL``, of a model that learns from many objects rather than one scene."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import sys
+from dataclasses import dataclass, make_dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+from fields.apps.common import Progress, parse
+
+from fields.methods import Learner
+
+
+@dataclass
+class Options:
+    out: Path | None = None
+    """Run folder. Default: runs/MODEL."""
+    cache: Path | None = None
+    """Where prepared objects are kept. Default: objects in the run folder."""
+    seed: int = 0
+    """Of all random numbers."""
+    checkpoint_seconds: float = 120.0
+    """Save this often, to go on from with --resume."""
+    resume: bool = False
+    """Go on from the last checkpoint in the run folder."""
+
+
+def main(chosen: Learner, arguments: list[str]) -> int:
+    import tyro
+
+    flat = Annotated[chosen.config, tyro.conf.arg(name="")]  # type: ignore[name-defined]
+    every = make_dataclass("LearnOptions", [("settings", flat, dataclasses.field(default_factory=chosen.config))], bases=(Options,))
+    options = parse(arguments, every, f"fields train {chosen.name}", chosen.summary)
+
+    from torch.utils.tensorboard import SummaryWriter
+
+    from fields.garf.objects import prepare
+    from fields.io.run import save_field
+    from fields.training.loop import Interrupted, Loop
+
+    settings, out = options.settings, options.out or Path("runs") / chosen.name
+    with Progress("Breaking objects") as progress:
+        objects = prepare(options.cache or out / "objects", settings.objects, progress.step)
+    plain = dataclasses.asdict(settings)
+    loop = Loop(chosen.name, plain, options.seed, "", out)
+    if options.resume:
+        training, start, spent = loop.stopped(partial(chosen.load_training().resume, settings, objects, options.seed))
+    else:
+        training, start, spent = chosen.load_training()(settings, objects, options.seed), 0, 0.0
+    out.mkdir(parents=True, exist_ok=True)
+    events = SummaryWriter(str(out), purge_step=start or None)
+    with Progress(chosen.name) as progress:
+        try:
+            seconds = loop.run(training, settings.iterations, start, spent, progress, options.checkpoint_seconds, events)
+        except Interrupted as stop:
+            progress.say(str(stop))
+            print(f"fields train {chosen.name} {shlex.join(a for a in arguments if a != '--resume')} --resume", file=sys.stderr)
+            return 130
+        progress.say("Looking at joints")
+        training.finish()
+    events.close()
+    save_field(out, training.model, chosen.name, plain, {})
+    print(f"{out}: trained in {seconds / 60:.0f} min")
+    print(f"Next: fields reassemble FRAGMENTS --model {shlex.quote(str(out))}")
+    return 0

@@ -1,0 +1,142 @@
+"""Fragments in, an assembled object out: what `fields reassemble` does, as a function."""
+
+from __future__ import annotations
+
+import heapq
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fields.errors import ConfigError
+from fields.garf.assembly import assemble
+from fields.garf.clouds import POINTS, cloud_of
+from fields.garf.fragment import Fragment
+from fields.garf.matching import breaks_of
+from fields.garf.reading import load_fragments
+from fields.garf.solidity import pushed_apart, solids_of
+from fields.methods import shipped
+
+
+@dataclass
+class Joint:
+    """Two fragments that touch."""
+
+    a: int
+    b: int
+    confidence: float
+    """How likely the joint is right, by itself."""
+    overlap: float = 0.0
+    """Volume that both claim, as a share of the smaller one's; not a number where one is not closed."""
+
+
+@dataclass
+class Reassembly:
+    """Where fragments belong. All coordinates are in the unit and frame of the anchor's file."""
+
+    fragments: list[Fragment]
+    """As they were given."""
+    anchor: int
+    """The fragment that stays where it is: the largest."""
+    world_from_fragment: np.ndarray
+    """(P, 4, 4) float64. Fragments of another group than the anchor's stand in a frame of their own."""
+    group: list[int]
+    """Which fragments hang together; 0 are those that hang together with the anchor."""
+    confidence: list[float]
+    """How likely each fragment is where it belongs relative to the anchor, or to the first of its group."""
+    joints: list[Joint]
+    seconds: float = 0.0
+    broken: list[np.ndarray] = field(default_factory=list)
+    """For each fragment how likely each of its triangles is break, (F,)."""
+
+    def assembled(self) -> list[Fragment]:
+        """The fragments where they belong."""
+        return [f.moved(pose) for f, pose in zip(self.fragments, self.world_from_fragment, strict=True)]
+
+
+def load_model(path: str | Path | None = None) -> Any:
+    """A trained model from a run folder; by default the one that comes with the package."""
+    from fields.garf.model import Garf
+    from fields.io.run import load
+
+    model = load(path or shipped("assets") / "garf")
+    if not isinstance(model, Garf):
+        raise ConfigError(f"{path}: not a model that reassembles. `fields train garf` makes one.")
+    return model
+
+
+@torch.no_grad()
+def reassemble(
+    fragments: str | Path | list[Fragment], model: Any = None, *, seed: int = 0, keep_apart: bool = True
+) -> Reassembly:
+    """Puts fragments of one broken object together.
+
+    Args:
+        fragments: 2 to 100, in any poses and any unit, as long as it is the same for all; or a folder of them.
+        model: of `load_model`; by default that which comes with the package.
+        seed: of the points that are looked at. The same seed gives the same poses.
+        keep_apart: takes closed fragments out of each other where they overlap.
+
+    Raises:
+        DataError: see `load_fragments`.
+    """
+    began = time.perf_counter()
+    if not isinstance(fragments, list):
+        fragments = load_fragments(Path(fragments))
+    model = model or load_model()
+    rng = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    cloud = cloud_of(fragments, rng, max(POINTS, 100 * len(fragments)))
+    seen = model.encoder(cloud)
+    breaks = breaks_of(fragments, cloud, seen, rng)
+    anchor = int(np.argmax([f.areas.sum() for f in fragments]))
+    found = assemble(breaks, model.verifier, anchor)
+    poses = found.poses.double().numpy()
+    poses[:, :3, 3] *= cloud.scale
+    solids = solids_of(fragments)
+    joints = [Joint(a, b, p) for (a, b), p in sorted(found.joints.items()) if found.group[a] == found.group[b]]
+    for number in range(max(found.group) + 1):
+        members = [i for i, group in enumerate(found.group) if group == number]
+        if len(members) < 2:
+            continue
+        fixed = members.index(anchor) if anchor in members else 0
+        rounds = 12 if keep_apart else 1
+        poses[members], left = pushed_apart([solids[i] for i in members], poses[members], fixed, rounds)
+        for joint in (j for j in joints if found.group[j.a] == number):
+            pair = members.index(joint.a), members.index(joint.b)
+            both = [solids[joint.a], solids[joint.b]]
+            joint.overlap = math.nan if None in both else left.get(pair, 0.0) / min(s.volume() for s in both)
+    confidence = _confidence(len(fragments), joints, found.group, anchor)
+    broken = [_of_faces(f, cloud, seen.break_logit, i) for i, f in enumerate(fragments)]
+    return Reassembly(fragments, anchor, poses, found.group, confidence, joints, time.perf_counter() - began, broken)
+
+
+def _confidence(count: int, joints: list[Joint], group: list[int], anchor: int) -> list[float]:
+    """The product of the joints on the best way to the anchor, or to the first of the group (Dijkstra)."""
+    best = [0.0] * count
+    firsts = {number: anchor if number == 0 else group.index(number) for number in set(group)}
+    queue = [(-1.0, i) for i in firsts.values()]
+    heapq.heapify(queue)
+    while queue:
+        p, i = heapq.heappop(queue)
+        if best[i]:
+            continue
+        best[i] = -p
+        for joint in joints:
+            if i in (joint.a, joint.b):
+                heapq.heappush(queue, (p * joint.confidence, joint.b if joint.a == i else joint.a))
+    return best
+
+
+def _of_faces(fragment: Fragment, cloud: Any, logit: torch.Tensor, i: int) -> np.ndarray:
+    """What is nearest to the middle of a triangle, in place and direction, says whether it is break."""
+    from scipy.spatial import cKDTree
+
+    mine = cloud.fragment == i
+    known = np.concatenate([cloud.points[mine].numpy(), 0.05 * cloud.normals[mine].numpy()], 1)
+    asked = np.concatenate([fragment.corners.mean(1) / cloud.scale, 0.05 * fragment.normals], 1)
+    return logit[mine].sigmoid().numpy()[cKDTree(known).query(asked, workers=-1)[1]]

@@ -1,0 +1,146 @@
+"""What a reassembly leaves: poses, the object as a mesh and an animation, and a page to look at."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fields.errors import DataError
+from fields.garf.fragment import Fragment, sample
+from fields.garf.metrics import reassembly_errors
+from fields.garf.pictures import box_of, exploded, palette, picture
+from fields.garf.reassembly import Reassembly
+from fields.garf.writing import coloured, write_coming_together
+from fields.geometry.shapes import Mesh
+from fields.io.atomic import read_json, write_atomically, write_json
+from fields.io.images import colour_map, png
+from fields.io.shapes import write_ply
+
+
+def write_results(out: Path, found: Reassembly) -> None:
+    """poses.json, assembled.ply, assembled.glb and report.html, in a folder."""
+    colours = palette(len(found.fragments))
+    shown = laid_out(found)
+    write_json(out / "poses.json", as_json(found))
+    whole = [coloured(f, c) for f, c, group in zip(shown, colours, found.group, strict=True) if group == 0]
+    write_ply(out / "assembled.ply", _one(whole), {})
+    apart = exploded(shown, 0.8)
+    away = np.array([a.vertices[0] - b.vertices[0] for a, b in zip(apart, shown, strict=True)])
+    write_coming_together(out / "assembled.glb", shown, colours, away)
+    page = _page(found, shown, colours)
+    write_atomically(out / "report.html", lambda file: file.write_text(page))
+
+
+def as_json(found: Reassembly) -> dict:
+    names = [f.name for f in found.fragments]
+    return {
+        "anchor": names[found.anchor],
+        "world_from_fragment": {n: p.tolist() for n, p in zip(names, found.world_from_fragment, strict=True)},
+        "group": dict(zip(names, found.group, strict=True)),
+        "confidence": {n: round(c, 4) for n, c in zip(names, found.confidence, strict=True)},
+        "joints": [
+            {"a": names[j.a], "b": names[j.b], "confidence": round(j.confidence, 4), "overlap": None if math.isnan(j.overlap) else j.overlap}
+            for j in found.joints
+        ],
+        "seconds": round(found.seconds, 2),
+    }  # fmt: skip
+
+
+def laid_out(found: Reassembly) -> list[Fragment]:
+    """Fragments where they belong; groups that do not hang together with the anchor stand beside it, one after the other."""
+    placed = found.assembled()
+    whole = box_of([f for f, group in zip(placed, found.group, strict=True) if group == 0])
+    edge, gap = whole[1, 0], 0.15 * float(np.ptp(whole, 0).max())
+    for number in range(1, max(found.group) + 1):
+        members = [i for i, group in enumerate(found.group) if group == number]
+        box = box_of([placed[i] for i in members])
+        pose = np.eye(4)
+        pose[:3, 3] = [edge + gap - box[0, 0], *(whole.mean(0) - box.mean(0))[1:]]
+        edge += gap + float(np.ptp(box, 0)[0])
+        for i in members:
+            placed[i] = placed[i].moved(pose)
+    return placed
+
+
+def compared(folder: Path, found: Reassembly) -> dict[str, float] | None:
+    """How far off it is, where a truth.json as `fields fracture` writes it lies beside the fragments.
+
+    Raises:
+        DataError: a truth.json of other fragments.
+    """
+    file = folder / "truth.json"
+    if not file.is_file():
+        return None
+    try:
+        truth = np.array([read_json(file)["world_from_fragment"][f.name] for f in found.fragments])
+        assert truth.shape == (len(found.fragments), 4, 4)
+    except (KeyError, TypeError, ValueError, AssertionError):
+        raise DataError(f"{file}: does not say where each of these fragments belongs. Remove it, or write it anew.") from None
+    return errors_against(truth, found)
+
+
+def errors_against(truth: np.ndarray, found: Reassembly) -> dict[str, float]:
+    """See `reassembly_errors`; truth (P, 4, 4) is from the fragments to any one world. What hangs together with nothing is scored where
+    it is."""
+    relative = np.linalg.inv(truth[found.anchor]) @ truth
+    size = float(np.ptp(box_of([f.moved(p) for f, p in zip(found.fragments, truth, strict=True)]), 0).max())
+    samples = sample(found.fragments, 5000, np.random.default_rng(0))
+    points = [torch.from_numpy(samples.points[samples.of(i)] / size) for i in range(len(found.fragments))]
+    # About the middle of the anchor: an object may lie far from the origin of its file.
+    middle = points[found.anchor].mean(0).numpy() * size
+    poses = []
+    for pose in (found.world_from_fragment, relative):
+        moved = pose.copy()
+        moved[:, :3, 3] = (moved[:, :3, 3] - middle) / size
+        poses.append(torch.from_numpy(moved))
+    return reassembly_errors(points, poses[0], poses[1], found.anchor)
+
+
+def _one(meshes: list[Mesh]) -> Mesh:
+    starts = np.cumsum([0, *(len(m.positions) for m in meshes)])
+    faces = [m.faces + start for m, start in zip(meshes, starts, strict=False)]
+    joined = (np.concatenate([getattr(m, name) for m in meshes]) for name in ("positions", "normals", "colours"))
+    return Mesh(*joined, np.concatenate(faces).astype(np.int32))
+
+
+def _page(found: Reassembly, shown: list[Fragment], colours: np.ndarray) -> str:
+    apart = exploded(shown, 0.6)
+    box, wide = box_of(shown), box_of(apart)
+    sure = colour_map(torch.tensor([found.confidence]), 0, 1, "RdYlGn")[0].numpy()
+    ochre = np.tile([0.93, 0.83, 0.35], (len(shown), 1))
+    likely = [Fragment(f.name, f.vertices, f.faces, np.where(b > 0.5, 0, -1)) for f, b in zip(apart, found.broken, strict=True)] if found.broken else apart  # fmt: skip
+    views = {
+        "Assembled": picture(shown, colours, box=box),
+        "From behind": picture(shown, colours, box=box, azimuth=0.6 + math.pi),
+        "Apart; ochre: taken for break": picture(likely, np.stack([colours, ochre], 1), box=wide),
+        "Confidence, red to green": picture(shown, sure, box=box),
+    }
+    figures = "".join(
+        f'<figure><img src="data:image/png;base64,{base64.b64encode(png(image)).decode()}"><figcaption>{title}</figcaption></figure>'
+        for title, image in views.items()
+    )
+    rows = "".join(
+        f'<tr><td style="background:rgb({", ".join(str(int(255 * v)) for v in colours[i])})">&emsp;</td><td>{html.escape(f.name)}</td>'
+        f"<td>{'stays' if i == found.anchor else 'fits nowhere' if found.group.count(found.group[i]) == 1 and found.group[i] else f'{found.confidence[i]:.2f}'}</td>"
+        f"<td>{found.group[i] or ''}</td></tr>"
+        for i, f in enumerate(found.fragments)
+    )
+    joints = "".join(
+        f"<tr><td>{html.escape(found.fragments[j.a].name)}</td><td>{html.escape(found.fragments[j.b].name)}</td><td>{j.confidence:.2f}</td>"
+        f"<td>{'not closed' if math.isnan(j.overlap) else f'{j.overlap:.1e}'}</td></tr>"
+        for j in found.joints
+    )
+    style = "body{font:15px sans-serif;max-width:900px;margin:2em auto}figure{display:inline-block;margin:4px}figcaption{text-align:center}td,th{padding:2px 12px;text-align:left}"  # fmt: skip
+    return (
+        f"<!doctype html><meta charset=utf-8><title>Reassembly</title><style>{style}</style><h1>Reassembly</h1>"
+        f"<p>{sum(g == 0 for g in found.group)} of {len(shown)} fragments put together in {found.seconds:.1f} s.</p>{figures}"
+        f"<h2>Fragments</h2><table><tr><th></th><th>fragment</th><th>confidence</th><th>group</th></tr>{rows}</table>"
+        f"<h2>Joints</h2><table><tr><th colspan=2>between</th><th>confidence</th><th>overlap, of the smaller</th></tr>{joints}</table>"
+        f"<script type='application/json' id='poses'>{json.dumps(as_json(found)).replace('</', '<\\/')}</script>\n"
+    )

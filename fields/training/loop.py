@@ -1,0 +1,160 @@
+"""The loop around a training step: progress, checkpoints, a clean stop, and going on from where it stopped."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from fields.errors import CheckpointError, FieldsError
+from fields.io.atomic import read_tensors, write_tensors
+from fields.io.run import SCHEMA
+
+
+class Steps(Protocol):
+    """What a training offers the loop. All its randomness comes from generators in its state."""
+
+    def step(self, i: int) -> dict[str, Tensor]:
+        """Iteration i (from 0); returns numbers to log.
+
+        As tensors, so that a GPU is asked for them, and waited for, only when somebody looks.
+        """
+        ...
+
+    def state(self) -> tuple[dict[str, Tensor], dict]: ...
+
+
+class Watcher(Protocol):
+    """Shows a training to somebody."""
+
+    def begin(self, training: Any, stop: Callable[[], bool]) -> None:
+        """Before the first step. `stop` says whether somebody wants the training to end, for whoever makes it wait."""
+
+    def step(self, i: int, total: int, numbers: Mapping[str, Any]) -> None: ...
+
+    def say(self, line: str) -> None: ...
+
+
+class Interrupted(FieldsError):
+    """Training was stopped from outside; its checkpoint is on disk."""
+
+
+class Loop:
+    """Trains, with a checkpoint every so many seconds and on Ctrl-C or SIGTERM.
+
+    Args:
+        name: of the method.
+        data: where what it learns from lies.
+    """
+
+    def __init__(self, name: str, settings: dict[str, Any], seed: int, data: str, out: Path) -> None:
+        self.out, self.checkpoint = out, out / "checkpoints" / "last.safetensors"
+        self.header = {"schema": SCHEMA, "method": name, "settings": settings, "seed": seed, "scene": data}
+
+    def run(
+        self, training: Steps, iterations: int, start: int, spent: float, watcher: Watcher, checkpoint_seconds: float,
+        events: Any, after: Callable[[int], None] = lambda done: None,
+    ) -> float:  # fmt: skip
+        """From iteration `start` to the last; returns the seconds all of it took, those `spent` before included.
+
+        Args:
+            after: is called after every iteration with the number of those that are done.
+
+        Raises:
+            Interrupted: stopped by a signal, after saving.
+        """
+        began = saved = time.perf_counter()
+
+        def save(done: int) -> None:
+            tensors, plain = training.state()
+            progress = {"iteration": done, "seconds": spent + time.perf_counter() - began, "training": plain}
+            write_tensors(self.checkpoint, tensors, self.header | progress)
+
+        with _signals() as stop:
+            watcher.begin(training, stop)
+            for i in range(start, iterations):
+                numbers = training.step(i)
+                watcher.step(i + 1, iterations, numbers)
+                if (i + 1) % 20 == 0:
+                    for name, value in numbers.items():
+                        events.add_scalar(f"train/{name}", float(value), i + 1)
+                after(i + 1)
+                if stop():
+                    save(i + 1)
+                    raise Interrupted(
+                        f"Stopped after {i + 1} iterations, saved in {self.out}. Add --resume to the same command to go on."
+                    )
+                if time.perf_counter() - saved > checkpoint_seconds:
+                    save(i + 1)
+                    saved = time.perf_counter()
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        seconds = spent + time.perf_counter() - began
+        if start < iterations:
+            save(iterations)
+        return seconds
+
+    def stopped(self, resume: Callable[[dict[str, Tensor], dict], Any]) -> tuple[Any, int, float]:
+        """What `resume` makes of the last checkpoint, the iterations done by then, and the seconds.
+
+        Raises:
+            CheckpointError: there is none, or one of another method or other settings.
+        """
+        method, settings = self.header["method"], self.header["settings"]
+        tensors, header = read_tensors(self.checkpoint)
+        for partial in self.checkpoint.parent.glob(".*"):  # of a process that was killed while saving
+            partial.unlink(missing_ok=True)
+        if not isinstance(header, dict) or header.get("method") != method:
+            other = header.get("method") if isinstance(header, dict) else "something else"
+            raise CheckpointError(f"{self.checkpoint}: a checkpoint of {other}, not {method}. Choose another --out.")
+        try:
+            stored = {k: tuple(v) if isinstance(v, list) else v for k, v in header["settings"].items()}
+            changed = [k for k in settings if stored.get(k) != settings[k]]
+            if changed or header["seed"] != self.header["seed"]:
+                what = ", ".join(changed) or "seed"
+                raise CheckpointError(
+                    f"{self.checkpoint}: was trained with another {what}. Resume with the same settings, or leave out --resume."
+                )
+            return resume(tensors, header["training"]), header["iteration"], header["seconds"]
+        except (TypeError, ValueError, RuntimeError, KeyError, AttributeError, IndexError) as error:
+            raise CheckpointError(
+                f"{self.checkpoint}: not a whole checkpoint of {method} ({error!r}). Train again without --resume."
+            ) from error
+
+
+@contextmanager
+def _signals() -> Iterator[Callable[[], bool]]:
+    """Gives a function that says whether SIGINT or SIGTERM has come; a second one acts at once."""
+    received: list[int] = []
+    before: dict[int, Any] = {}
+
+    def handle(number: int, _frame: object) -> None:
+        received.append(number)
+        signal.signal(number, before[number])
+
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, handle)
+    except ValueError:  # not in the main thread: whoever owns it owns the signals
+        before.clear()
+    try:
+        yield lambda: bool(received)
+    finally:
+        for code, handler in before.items():
+            signal.signal(code, handler)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: of the process on a CPU, of torch's allocations on a GPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
