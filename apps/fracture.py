@@ -62,7 +62,9 @@ def main(arguments: list[str]) -> int:
             style = dataclasses.replace(style, **{setting: value})
     out = options.out or Path("fragments") / name
     if out.exists() and any(out.iterdir()):
-        raise ConfigError(f"{out}: not empty, and fragments of two objects in one folder would be one. Choose another --out.")
+        raise ConfigError(
+            f"{out}: not empty, and fragments of two objects in one folder would be one. Choose another --out."
+        )
     with Progress("fracture") as progress:
         pieces = fracture(solid, options.pieces, rng, style)
         if len(pieces) < options.pieces:
@@ -78,11 +80,17 @@ def main(arguments: list[str]) -> int:
         for piece, pose in zip(pieces, poses, strict=True):
             write_fragment(out / f"{piece.name}.ply", piece.moved(pose))
             truth[piece.name] = np.linalg.inv(pose).tolist()
-        write_json(out / "truth.json", {"world_from_fragment": truth, "seed": options.seed, "style": dataclasses.asdict(style)})
+        write_json(
+            out / "truth.json", {"world_from_fragment": truth, "seed": options.seed, "style": dataclasses.asdict(style)}
+        )
         apart = exploded(pieces)
         ochre = np.array([0.93, 0.83, 0.35])
         colours = np.stack([palette(len(pieces)), np.tile(ochre, (len(pieces), 1))], 1)
-        write_image(out / "preview.png", side_by_side(*(picture(v, colours, box=box_of(apart)) for v in (pieces, apart))))
-    print(f"{len(pieces)} fragments in {out}, where they belong in {out / 'truth.json'}, a picture in {out / 'preview.png'}")
+        write_image(
+            out / "preview.png", side_by_side(*(picture(v, colours, box=box_of(apart)) for v in (pieces, apart)))
+        )
+    print(
+        f"{len(pieces)} fragments in {out}, where they belong in {out / 'truth.json'}, a picture in {out / 'preview.png'}"
+    )
     print(f"Next: fields reassemble {out}")
     return 0

@@ -33,7 +33,9 @@ def main(chosen: Learner, arguments: list[str]) -> int:
     import tyro
 
     flat = Annotated[chosen.config, tyro.conf.arg(name="")]  # type: ignore[name-defined]
-    every = make_dataclass("LearnOptions", [("settings", flat, dataclasses.field(default_factory=chosen.config))], bases=(Options,))
+    every = make_dataclass(
+        "LearnOptions", [("settings", flat, dataclasses.field(default_factory=chosen.config))], bases=(Options,)
+    )
     options = parse(arguments, every, f"fields train {chosen.name}", chosen.summary)
 
     from torch.utils.tensorboard import SummaryWriter
@@ -55,10 +57,15 @@ def main(chosen: Learner, arguments: list[str]) -> int:
     events = SummaryWriter(str(out), purge_step=start or None)
     with Progress(chosen.name) as progress:
         try:
-            seconds = loop.run(training, settings.iterations, start, spent, progress, options.checkpoint_seconds, events)
+            seconds = loop.run(
+                training, settings.iterations, start, spent, progress, options.checkpoint_seconds, events
+            )
         except Interrupted as stop:
             progress.say(str(stop))
-            print(f"fields train {chosen.name} {shlex.join(a for a in arguments if a != '--resume')} --resume", file=sys.stderr)
+            print(
+                f"fields train {chosen.name} {shlex.join(a for a in arguments if a != '--resume')} --resume",
+                file=sys.stderr,
+            )
             return 130
         progress.say("Looking at joints")
         training.finish()

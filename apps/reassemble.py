@@ -36,7 +36,9 @@ def main(arguments: list[str]) -> int:
     from fields.garf.report import compared, write_results
 
     folder = options.fragments or demo_fragments()
-    out = options.out or (Path("runs/reassembled-demo") if options.fragments is None else folder.with_suffix("") / "reassembled")
+    out = options.out or (
+        Path("runs/reassembled-demo") if options.fragments is None else folder.with_suffix("") / "reassembled"
+    )
     fragments = load_fragments(folder)
     print(f"{len(fragments)} fragments from {folder}", file=sys.stderr)
     if options.method == "garf":
@@ -59,5 +61,7 @@ def main(arguments: list[str]) -> int:
     if errors := compared(folder, found):
         print(f"Against truth.json: {100 * errors['part_accuracy_strict']:.0f} % of parts right (strictly; "
               f"{100 * errors['part_accuracy']:.0f} % by the usual measure), rotations off by {errors['geodesic']:.2f}° on average")  # fmt: skip
-    print(f"Look at {out / 'report.html'}; {out / 'assembled.glb'} shows it come together, {out / 'poses.json'} has the poses.")
+    print(
+        f"Look at {out / 'report.html'}; {out / 'assembled.glb'} shows it come together, {out / 'poses.json'} has the poses."
+    )
     return 0

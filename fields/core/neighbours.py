@@ -123,7 +123,9 @@ class VoxelHash:
         row = torch.repeat_interleave(torch.arange(len(queries), device=queries.device), counts)
         return indices, torch.stack([begins, counts], -1), self._distances(queries, row, indices)
 
-    def moments(self, normals: Tensor, queries: Tensor, facing: Tensor, radii: Sequence[float]) -> tuple[Tensor, Tensor]:
+    def moments(
+        self, normals: Tensor, queries: Tensor, facing: Tensor, radii: Sequence[float]
+    ) -> tuple[Tensor, Tensor]:
         """What the surface that the points lie on looks like around each query (Q, 3), within each of several radii.
 
         Only points that face as the query does (normals m with m·n > 0) count towards moments of offsets d = point − query.

@@ -55,7 +55,9 @@ def assemble(breaks: list[Break], verifier: Verifier, anchor: int) -> Assembly:
             found = known[key] if key in known else fits(a, b, shown)
             ways[key] = [fit._replace(a=a, b=b) for fit in found]
         known = ways
-        groups, gained = _joined([b.surface for b in shown], [f for found in ways.values() for f in found], verifier, least)
+        groups, gained = _joined(
+            [b.surface for b in shown], [f for found in ways.values() for f in found], verifier, least
+        )
         total += gained
         if len(groups) < len(bodies):
             grown = [{i: move @ pose for k, move in group.items() for i, pose in bodies[k].items()} for group in groups]
@@ -66,15 +68,20 @@ def assemble(breaks: list[Break], verifier: Verifier, anchor: int) -> Assembly:
 def merged(body: Poses, breaks: list[Break]) -> Break:
     """A body as if it were one fragment: break that has found its counterpart is no longer shown."""
     if len(body) == 1:
-        (i, pose), = body.items()
+        ((i, pose),) = body.items()
         return breaks[i] if torch.equal(pose, torch.eye(4)) else breaks[i].moved(pose)
     parts = []
     for i, pose in body.items():
         one = breaks[i]
-        used, taken = torch.zeros(len(one.surface.points), dtype=torch.bool), torch.zeros(len(one.points), dtype=torch.bool)
+        used, taken = (
+            torch.zeros(len(one.surface.points), dtype=torch.bool),
+            torch.zeros(len(one.points), dtype=torch.bool),
+        )
         for j in (j for j in body if j != i):
             between = inverse(body[j]) @ pose
-            used |= one.surface.broken & breaks[j].surface.breaks.met_by(one.surface.points, one.surface.normals, between)
+            used |= one.surface.broken & breaks[j].surface.breaks.met_by(
+                one.surface.points, one.surface.normals, between
+            )
             taken |= breaks[j].surface.breaks.met_by(one.points, one.normals, between)
         parts.append(one.without(used, taken).moved(pose))
     return Break.joined(parts)
@@ -130,7 +137,9 @@ def judge(surfaces: list[Surface], verifier: Verifier, a: Poses, b: Poses, move:
         return float(verifier(total, torch.tensor(breaks, dtype=total.dtype)))
 
 
-def relax(surfaces: list[Surface], poses: Poses, fixed: int, radii: tuple[float, ...] = (0.012, 0.008), sweeps: int = 2) -> Poses:
+def relax(
+    surfaces: list[Surface], poses: Poses, fixed: int, radii: tuple[float, ...] = (0.012, 0.008), sweeps: int = 2
+) -> Poses:
     """A group settles together: one fragment after the other on all of its neighbours."""
     poses = dict(poses)
     for radius in radii:
@@ -157,5 +166,5 @@ def _finished(surfaces: list[Surface], verifier: Verifier, bodies: list[Poses], 
             for j in (j for j in members if j > i):
                 logit = judge(surfaces, verifier, {i: result.poses[i]}, {j: result.poses[j]}, torch.eye(4))
                 if logit > -4:
-                    result.joints[i, j] = 1 / (1 + 2.718281828 ** -logit)
+                    result.joints[i, j] = 1 / (1 + 2.718281828**-logit)
     return result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ class Cloud:
         return int(self.fragment[-1]) + 1
 
     def save(self, path: Path) -> None:
-        arrays = {"points": self.points.numpy(), "normals": self.normals.numpy().astype(np.float16),
+        arrays: dict[str, Any] = {"points": self.points.numpy(), "normals": self.normals.numpy().astype(np.float16),
                   "fragment": self.fragment.numpy().astype(np.uint8), "invariants": self.invariants.numpy().astype(np.float16),
                   "partner": self.partner.numpy().astype(np.int8), "scale": np.array(self.scale)}  # fmt: skip
         write_atomically(path, lambda file: np.savez(file, **arrays))
@@ -59,7 +60,10 @@ class Cloud:
     @classmethod
     def load(cls, path: Path) -> Cloud:
         with np.load(path, allow_pickle=False) as file:
-            t = {name: torch.from_numpy(file[name]) for name in ("points", "normals", "fragment", "invariants", "partner")}
+            t = {
+                name: torch.from_numpy(file[name])
+                for name in ("points", "normals", "fragment", "invariants", "partner")
+            }
             return cls(t["points"].float(), t["normals"].float(), t["fragment"].long(), t["invariants"].float(),
                        t["partner"].long(), float(file["scale"]))  # fmt: skip
 

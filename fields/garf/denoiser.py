@@ -77,7 +77,10 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv, self.out = nn.Linear(width, 3 * width, bias=False), nn.Sequential(nn.Linear(width, width), nn.Dropout(dropout))
+        self.qkv, self.out = (
+            nn.Linear(width, 3 * width, bias=False),
+            nn.Sequential(nn.Linear(width, width), nn.Dropout(dropout)),
+        )
 
     def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (B, heads, N, D / heads) from x (B, N, 3 D)."""
@@ -111,7 +114,11 @@ class FragmentAttention(Attention):
 class GatedMLP(nn.Module):
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
-        self.rise, self.dropout, self.fall = nn.Linear(width, 8 * width), nn.Dropout(dropout), nn.Linear(4 * width, width)
+        self.rise, self.dropout, self.fall = (
+            nn.Linear(width, 8 * width),
+            nn.Dropout(dropout),
+            nn.Linear(4 * width, width),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         value, gate = self.rise(x).chunk(2, -1)
@@ -169,7 +176,9 @@ class Denoiser(nn.Module):
         quaternion = roma.rotmat_to_unitquat(rotation)[:, [3, 0, 1, 2]]
         quaternion = torch.where(quaternion[:, :1] < 0, -quaternion, quaternion)
         pose = self.pose(fourier(torch.cat([translation, quaternion], -1), octaves)) + self.role(anchor.long())
-        x = self.shape(torch.cat([features, *parts], -1)) + pose.index_select(0, fragment.reshape(-1)).view(*fragment.shape, -1)
+        x = self.shape(torch.cat([features, *parts], -1)) + pose.index_select(0, fragment.reshape(-1)).view(
+            *fragment.shape, -1
+        )
         for layer in self.layers:
             x = layer(x, time, tokens)
         mean = tokens.mean(x)

@@ -72,6 +72,8 @@ def reassembled(
             path.append((translation, rotation))
         for k in range(steps):
             now = 1 - k / steps
-            translation, rotation = stepped(translation, rotation, moving * velocity(translation, rotation, now), -1 / steps)
+            translation, rotation = stepped(
+                translation, rotation, moving * velocity(translation, rotation, now), -1 / steps
+            )
             path.append((translation, rotation))
     return path

@@ -131,12 +131,14 @@ def _mesh(part: Any) -> _Labelled:
     same = np.arange(len(mesh.vert_properties))
     same[np.asarray(mesh.merge_from_vert, np.int64)] = np.asarray(mesh.merge_to_vert, np.int64)
     kept, index = np.unique(same, return_inverse=True)
-    runs = np.diff(np.asarray(mesh.run_index, np.int64)) // 3
-    return _Labelled(
-        np.asarray(mesh.vert_properties)[kept, :3],
-        index[faces],
-        np.repeat(np.asarray(mesh.run_original_id, np.int64), runs),
-    )
+    return _Labelled(np.asarray(mesh.vert_properties)[kept, :3], index[faces], origins(mesh))
+
+
+def origins(mesh: Any) -> np.ndarray:
+    """(F,) the number of the solid that each triangle of a manifold3d mesh comes from."""
+    ends = list(map(int, mesh.run_index))
+    lengths = [(end - start) // 3 for start, end in zip(ends, ends[1:], strict=False)]
+    return np.repeat(np.asarray(mesh.run_original_id, np.int64), lengths)
 
 
 def _on_surface(mesh: _Labelled, rng: np.random.Generator, count: int = 1) -> np.ndarray:

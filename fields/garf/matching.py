@@ -14,11 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fields.core import VoxelHash
 from fields.garf.clouds import Cloud
+from fields.garf.contact import REACH, Patch, Surface, evidence, inverse, moved
 from fields.garf.encoder import Seen
 from fields.garf.fragment import Fragment, Samples, sample
-from fields.garf.contact import REACH, Patch, Surface, evidence, inverse, moved
 
 _EVEN = 20_000
 """Points on the surfaces of all fragments together."""
@@ -77,7 +76,9 @@ class Break:
     def joined(cls, parts: list[Break]) -> Break:
         """Parts of one body, in one frame, as one."""
         surfaces = [part.surface for part in parts]
-        surface = Surface(*(torch.cat([getattr(s, name) for s in surfaces]) for name in ("points", "normals", "broken", "area")))
+        surface = Surface(
+            *(torch.cat([getattr(s, name) for s in surfaces]) for name in ("points", "normals", "broken", "area"))
+        )
         names = ("points", "normals", "along", "lock", "key")
         return cls(surface, *(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
@@ -95,8 +96,13 @@ def breaks_of(fragments: list[Fragment], cloud: Cloud, seen: Seen, rng: np.rando
 
         def labelled(samples: Samples, i: int = i, mine: Tensor = mine, known: cKDTree = known) -> tuple[Tensor, ...]:
             at = samples.of(i)
-            points, normals = torch.from_numpy(samples.points[at] / cloud.scale).float(), torch.from_numpy(samples.normals[at]).float()
-            near = mine[torch.from_numpy(known.query(_placed(points, normals), 3, workers=-1)[1]).clamp(max=len(mine) - 1)]
+            points, normals = (
+                torch.from_numpy(samples.points[at] / cloud.scale).float(),
+                torch.from_numpy(samples.normals[at]).float(),
+            )
+            near = mine[
+                torch.from_numpy(known.query(_placed(points, normals), 3, workers=-1)[1]).clamp(max=len(mine) - 1)
+            ]
             return points, normals, seen.break_logit[near].mean(1) > 0, near[:, 0]
 
         points, normals, broken, _ = labelled(even)
@@ -154,7 +160,9 @@ def guesses(a: Break, b: Break, most: int = _GUESSES) -> Tensor:
     return torch.cat(poses)
 
 
-def _looked_up(a: Patch, b: Patch, poses: Tensor, count: int, tolerance: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _looked_up(
+    a: Patch, b: Patch, poses: Tensor, count: int, tolerance: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """About `count` points of b in a's frame (H, S, 3), the normals of their counterparts (H, S, 3), their gaps along these, and how
     much each counts, (H, S) each."""
     points, normals = b.some(count)
@@ -173,7 +181,9 @@ def _looked_up(a: Patch, b: Patch, poses: Tensor, count: int, tolerance: float) 
     return x, target, gap, weight
 
 
-def settled(a: Surface, b: Surface, poses: Tensor, tolerances: tuple[float, ...] = (0.03, 0.03, 0.02, 0.02, 0.012, 0.012)) -> Tensor:
+def settled(
+    a: Surface, b: Surface, poses: Tensor, tolerances: tuple[float, ...] = (0.03, 0.03, 0.02, 0.02, 0.012, 0.012)
+) -> Tensor:
     """Poses (H, 4, 4) after a few steps of point-to-plane ICP, all at once: break on break, and rim beside rim."""
     for tolerance in tolerances:
         both = [_looked_up(*pair, poses, 2 * _PROBES, tolerance) for pair in ((a.breaks, b.breaks), (a.rim, b.rim))]
@@ -225,7 +235,9 @@ def _apart(one: Tensor, other: Tensor, middle: Tensor) -> bool:
     return bool(angle < 0.98) or bool((moved(middle[None], one) - moved(middle[None], other)).norm() > 0.03)
 
 
-def settle(moving: Surface, pose: Tensor, others: list[tuple[Surface, Tensor]], radii: tuple[float, ...], steps: int = 3) -> Tensor:
+def settle(
+    moving: Surface, pose: Tensor, others: list[tuple[Surface, Tensor]], radii: tuple[float, ...], steps: int = 3
+) -> Tensor:
     """The pose (4, 4) of a fragment after its breaks and rims have settled on those of others, each at a pose of its own."""
     for radius in radii:
         for _ in range(steps):
@@ -240,7 +252,9 @@ def settle(moving: Surface, pose: Tensor, others: list[tuple[Surface, Tensor]], 
     return pose
 
 
-def _pull(patch: Patch, pose: Tensor, others: list[tuple[Surface, Tensor]], radius: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _pull(
+    patch: Patch, pose: Tensor, others: list[tuple[Surface, Tensor]], radius: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Points of a patch in the world (N, 3), the normals of their nearest counterparts, their gaps along these, and how much each counts."""
     points, normals = patch.some(600)
     world, facing = moved(points, pose), normals @ pose[:3, :3].T
@@ -254,7 +268,11 @@ def _pull(patch: Patch, pose: Tensor, others: list[tuple[Surface, Tensor]], radi
             continue
         index, distance = (found[:, 0] for found in other.cells.knn(local[rows], 1, radius))
         target = other.normals[index.clamp(min=0)]
-        good = (index >= 0) & (patch.facing * ((target @ where[:3, :3].T) * facing[rows]).sum(-1) > 0.5) & (distance < best[rows])
+        good = (
+            (index >= 0)
+            & (patch.facing * ((target @ where[:3, :3].T) * facing[rows]).sum(-1) > 0.5)
+            & (distance < best[rows])
+        )
         rows, index, target = rows[good], index[good], target[good]
         best[rows] = distance[good]
         gap[rows] = ((local[rows] - other.points[index]) * target).sum(-1)

@@ -42,11 +42,15 @@ def reassembly_errors(points: list[Tensor], found: Tensor, true: Tensor, anchor:
     rmse_r = np.sqrt((np.minimum(off, 360 - off) ** 2).mean(1))
     cosine = (torch.einsum("pij,pij->p", found[:, :3, :3], true[:, :3, :3]) - 1) / 2
     geodesic = torch.rad2deg(torch.acos(cosine.clamp(-1, 1))).numpy()
-    clouds = [[x.double() @ t[:3, :3].T + t[:3, 3] for x, t in zip(points, poses, strict=True)] for poses in (found, true)]
+    clouds = [
+        [x.double() @ t[:3, :3].T + t[:3, 3] for x, t in zip(points, poses, strict=True)] for poses in (found, true)
+    ]
     rmse_t = np.array([float((a.mean(0) - b.mean(0)).square().mean().sqrt()) for a, b in zip(*clouds, strict=True)])
     distance = np.array([_squared(a, b).mean() + _squared(b, a).mean() for a, b in zip(*clouds, strict=True)])
     all_found, all_true = torch.cat(clouds[0]), torch.cat(clouds[1])
-    chamfer = np.array([_squared(a, all_true).mean() + _squared(b, all_found).mean() for a, b in zip(*clouds, strict=True)])
+    chamfer = np.array(
+        [_squared(a, all_true).mean() + _squared(b, all_found).mean() for a, b in zip(*clouds, strict=True)]
+    )
     rest = np.arange(len(points)) != anchor
     results = {
         "rmse_r": rmse_r.mean(), "geodesic": geodesic.mean(), "rmse_t": rmse_t.mean(), "chamfer": chamfer.mean(),

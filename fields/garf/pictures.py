@@ -36,7 +36,7 @@ def picture(
     eye = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
     right = np.array([-np.sin(azimuth), np.cos(azimuth), 0.0])
     frame = np.stack([right, np.cross(eye, right), eye])
-    samples = sample(fragments, max(2 * side**2, 200 * len(fragments)), np.random.default_rng(0), least=100)
+    samples = sample(fragments, max(4 * side**2, 200 * len(fragments)), np.random.default_rng(0), least=100)
     broken = np.concatenate([
         np.zeros((samples.fragment == i).sum(), int) if f.partner is None else (f.partner[samples.face[samples.of(i)]] >= 0).astype(int)
         for i, f in enumerate(fragments)
@@ -58,7 +58,9 @@ def picture(
 
 def box_of(fragments: list[Fragment]) -> np.ndarray:
     """(2, 3) corners of the box around fragments."""
-    return np.stack([np.min([f.vertices.min(0) for f in fragments], 0), np.max([f.vertices.max(0) for f in fragments], 0)])
+    return np.stack(
+        [np.min([f.vertices.min(0) for f in fragments], 0), np.max([f.vertices.max(0) for f in fragments], 0)]
+    )
 
 
 def exploded(fragments: list[Fragment], by: float = 0.5) -> list[Fragment]:

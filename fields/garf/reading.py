@@ -26,16 +26,24 @@ def load_fragments(path: Path) -> list[Fragment]:
     if path.is_file():
         files = [path]
     elif path.is_dir():
-        files = sorted((f for f in path.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith(".")), key=_natural)
+        files = sorted(
+            (f for f in path.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith(".")), key=_natural
+        )
     else:
-        raise DataError(f"{path}: no such folder or file. Give a folder with a {', '.join(SUFFIXES)} file for each fragment.")
+        raise DataError(
+            f"{path}: no such folder or file. Give a folder with a {', '.join(SUFFIXES)} file for each fragment."
+        )
     if not files:
         raise DataError(f"{path}: no fragments. A folder of fragments has a file for each: {', '.join(SUFFIXES)}.")
     fragments = [fragment for file in files for fragment in _read(file)]
     if len(fragments) < 2:
-        raise DataError(f"{path}: one fragment ({fragments[0].name}). There is nothing to put together; it takes two or more.")
+        raise DataError(
+            f"{path}: one fragment ({fragments[0].name}). There is nothing to put together; it takes two or more."
+        )
     if len(fragments) > MOST:
-        raise DataError(f"{path}: {len(fragments)} fragments; {MOST} is the most. Sort them into groups that may belong together first.")
+        raise DataError(
+            f"{path}: {len(fragments)} fragments; {MOST} is the most. Sort them into groups that may belong together first."
+        )
     return fragments
 
 
@@ -78,11 +86,15 @@ def _fragment(file: Path, name: str, shape: Any) -> Fragment:
     vertices = np.asarray(shape.vertices, np.float64)
     if not np.isfinite(vertices).all():
         bad = int((~np.isfinite(vertices).all(1)).sum())
-        raise DataError(f"{file}: {bad} of {len(vertices)} points have coordinates that are not numbers. Export it again.")
+        raise DataError(
+            f"{file}: {bad} of {len(vertices)} points have coordinates that are not numbers. Export it again."
+        )
     faces = getattr(shape, "faces", None)
     if faces is None or not len(faces):
         if len(vertices) < 100:
-            raise DataError(f"{file}: {len(vertices)} points and no triangles. A fragment of points needs at least 100.")
+            raise DataError(
+                f"{file}: {len(vertices)} points and no triangles. A fragment of points needs at least 100."
+            )
         return discs(name, vertices, _normals_of(shape))
     size = np.ptp(vertices, 0).max()
     if size <= 0:

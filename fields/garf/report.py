@@ -81,7 +81,9 @@ def compared(folder: Path, found: Reassembly) -> dict[str, float] | None:
         truth = np.array([read_json(file)["world_from_fragment"][f.name] for f in found.fragments])
         assert truth.shape == (len(found.fragments), 4, 4)
     except (KeyError, TypeError, ValueError, AssertionError):
-        raise DataError(f"{file}: does not say where each of these fragments belongs. Remove it, or write it anew.") from None
+        raise DataError(
+            f"{file}: does not say where each of these fragments belongs. Remove it, or write it anew."
+        ) from None
     return errors_against(truth, found)
 
 
@@ -105,8 +107,10 @@ def errors_against(truth: np.ndarray, found: Reassembly) -> dict[str, float]:
 def _one(meshes: list[Mesh]) -> Mesh:
     starts = np.cumsum([0, *(len(m.positions) for m in meshes)])
     faces = [m.faces + start for m, start in zip(meshes, starts, strict=False)]
-    joined = (np.concatenate([getattr(m, name) for m in meshes]) for name in ("positions", "normals", "colours"))
-    return Mesh(*joined, np.concatenate(faces).astype(np.int32))
+    positions, normals, colours = (
+        np.concatenate([getattr(m, name) for m in meshes]) for name in ("positions", "normals", "colours")
+    )
+    return Mesh(positions, normals, colours, np.concatenate(faces).astype(np.int32))
 
 
 def _page(found: Reassembly, shown: list[Fragment], colours: np.ndarray) -> str:
@@ -136,11 +140,12 @@ def _page(found: Reassembly, shown: list[Fragment], colours: np.ndarray) -> str:
         f"<td>{'not closed' if math.isnan(j.overlap) else f'{j.overlap:.1e}'}</td></tr>"
         for j in found.joints
     )
+    data = json.dumps(as_json(found)).replace("</", "<\\/")  # a name cannot end the script
     style = "body{font:15px sans-serif;max-width:900px;margin:2em auto}figure{display:inline-block;margin:4px}figcaption{text-align:center}td,th{padding:2px 12px;text-align:left}"  # fmt: skip
     return (
         f"<!doctype html><meta charset=utf-8><title>Reassembly</title><style>{style}</style><h1>Reassembly</h1>"
         f"<p>{sum(g == 0 for g in found.group)} of {len(shown)} fragments put together in {found.seconds:.1f} s.</p>{figures}"
         f"<h2>Fragments</h2><table><tr><th></th><th>fragment</th><th>confidence</th><th>group</th></tr>{rows}</table>"
         f"<h2>Joints</h2><table><tr><th colspan=2>between</th><th>confidence</th><th>overlap, of the smaller</th></tr>{joints}</table>"
-        f"<script type='application/json' id='poses'>{json.dumps(as_json(found)).replace('</', '<\\/')}</script>\n"
+        f"<script type='application/json' id='poses'>{data}</script>\n"
     )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fields.errors import DataError
-from fields.garf.fracturing import solid_of
+from fields.garf.fracturing import origins, solid_of
 from fields.garf.fragment import Fragment
 
 TOLERATED = 1e-4
@@ -32,7 +32,7 @@ def overlaps(solids: list[Any], poses: np.ndarray) -> dict[tuple[int, int], tupl
     its area.
     """
     placed = [None if s is None else s.transform(p[:3]) for s, p in zip(solids, poses, strict=True)]
-    boxes = [None if s is None else np.array(s.bounding_box()).reshape(2, 3) for s in placed]
+    boxes = [np.full((2, 3), np.nan) if s is None else np.array(s.bounding_box()).reshape(2, 3) for s in placed]
     found = {}
     for i, a in enumerate(placed):
         for j in range(i + 1, len(placed)):
@@ -44,8 +44,7 @@ def overlaps(solids: list[Any], poses: np.ndarray) -> dict[tuple[int, int], tupl
                 continue
             mesh = shared.to_mesh64()
             corners = np.asarray(mesh.vert_properties)[:, :3][np.asarray(mesh.tri_verts).astype(np.int64)]
-            runs = np.diff(np.asarray(mesh.run_index, np.int64)) // 3
-            first = np.repeat(np.asarray(mesh.run_original_id, np.int64), runs) == solids[i].original_id()
+            first = origins(mesh) == solids[i].original_id()
             p, q, r = corners[first].transpose(1, 0, 2)
             normal = np.cross(q - p, r - p).sum(0) / 2
             area = float(np.linalg.norm(normal))
@@ -53,7 +52,9 @@ def overlaps(solids: list[Any], poses: np.ndarray) -> dict[tuple[int, int], tupl
     return found
 
 
-def pushed_apart(solids: list[Any], poses: np.ndarray, fixed: int, rounds: int = 12) -> tuple[np.ndarray, dict[tuple[int, int], float]]:
+def pushed_apart(
+    solids: list[Any], poses: np.ndarray, fixed: int, rounds: int = 12
+) -> tuple[np.ndarray, dict[tuple[int, int], float]]:
     """Poses (P, 4, 4) after small translations that take fragments out of each other, and the overlaps that are left.
 
     Nothing is moved by more than it has to: a round whose overlaps are larger in sum than those before is not kept.

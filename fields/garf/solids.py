@@ -106,7 +106,9 @@ def bone(rng: np.random.Generator) -> Any:
         return d
 
     whole = _level_set(distance, (0.3, 0.3, 0.62), 0.0)
-    return whole - _level_set(distance, (0.3, 0.3, 0.3), -shaft * rng.uniform(0.4, 0.6)) if rng.random() < 0.5 else whole
+    return (
+        whole - _level_set(distance, (0.3, 0.3, 0.3), -shaft * rng.uniform(0.4, 0.6)) if rng.random() < 0.5 else whole
+    )
 
 
 def stone(rng: np.random.Generator) -> Any:

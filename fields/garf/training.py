@@ -138,7 +138,9 @@ class GarfTraining:
         return tensors, {}
 
     @classmethod
-    def resume(cls, config: GarfConfig, clouds: list[Path], seed: int, tensors: dict[str, Tensor], plain: dict) -> GarfTraining:
+    def resume(
+        cls, config: GarfConfig, clouds: list[Path], seed: int, tensors: dict[str, Tensor], plain: dict
+    ) -> GarfTraining:
         training = cls(config, clouds, seed)
         parts: dict[str, Any] = {"model": {}, "average": {}, "optimiser": {}}
         for name, value in tensors.items():
@@ -213,7 +215,13 @@ def tried(model: Garf, fragments: list, rng: Any) -> list[tuple[Tensor, float, t
             off = inverse(truth) @ fit.pose
             angle = torch.rad2deg(torch.acos(((off[:3, :3].trace() - 1) / 2).clamp(-1, 1)))
             away = (moved(middle, fit.pose) - moved(middle, truth)).norm()
-            found.append((fit.evidence, min(breaks[a].surface.break_area, breaks[b].surface.break_area), (float(angle), float(away))))
+            found.append(
+                (
+                    fit.evidence,
+                    min(breaks[a].surface.break_area, breaks[b].surface.break_area),
+                    (float(angle), float(away)),
+                )
+            )
     return found
 
 
@@ -285,9 +293,12 @@ def presented(objects: list[_Remembered], count: int, draw: random.Random | None
             scale * (middle - middle[first]) @ frame.T, frame @ turn.transpose(1, 2), anchor, torch.full((pieces,), number),
         ))  # fmt: skip
         base += pieces
-    features, points, normals, size, of, translation, rotation, anchor, object_of = zip(*rows, strict=True)
-    shown = torch.stack(features), torch.stack(points), torch.stack(normals), torch.cat(size)
-    return Presented(shown, Tokens(torch.stack(of)), torch.cat(translation), torch.cat(rotation), torch.cat(anchor), torch.cat(object_of))
+    features, points, facing, sizes, fragments, *poses, anchors, numbers = map(list, zip(*rows, strict=True))
+    shown = torch.stack(features), torch.stack(points), torch.stack(facing), torch.cat(sizes)
+    translations, rotations = map(torch.cat, poses)
+    return Presented(
+        shown, Tokens(torch.stack(fragments)), translations, rotations, torch.cat(anchors), torch.cat(numbers)
+    )
 
 
 def chosen_points(fragment: Tensor, broken: Tensor, count: int, least: int = 8) -> Tensor:

@@ -84,7 +84,9 @@ class Plan:
                 tall = most + 3
                 key = ((fragment * tall + cells[:, 0]) * tall + cells[:, 1]) * tall + cells[:, 2]
                 _, parent, count = torch.unique(key, return_inverse=True, return_counts=True)
-                first = torch.zeros_like(count).scatter_(0, parent.flip(0), torch.arange(len(parent), device=parent.device).flip(0))
+                first = torch.zeros_like(count).scatter_(
+                    0, parent.flip(0), torch.arange(len(parent), device=parent.device).flip(0)
+                )
                 cells, fragment = cells[first], fragment[first]
                 here = here._replace(parent=parent)
             self.levels.append(here)
@@ -133,9 +135,9 @@ class PatchAttention(nn.Module):
         there = patch >= 0
         index = patch.clamp(min=0)
         qkv = self.qkv(x).index_select(0, index.reshape(-1))
-        qkv = qkv.view(*index.shape, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.view(*index.shape, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         mask = None if there.all() else there[:, None, None]
-        y = scaled_dot_product_attention(*qkv, attn_mask=mask).transpose(1, 2).flatten(2)
+        y = scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
         return self.out(x.new_empty(x.shape).index_copy(0, index[there], y[there]))
 
 
@@ -180,10 +182,9 @@ class PointTransformer(nn.Module):
         width, out = config.encoder, (*config.decoder, config.encoder[-1])
         drops = torch.linspace(0, config.drop_path, sum(config.encoder_depths)).split(config.encoder_depths)
         drops_out = torch.linspace(0, config.drop_path, sum(config.decoder_depths)).split(config.decoder_depths)
+        self.stem: nn.Module = nn.Linear(config.inputs, width[0])
         if config.stem:
             self.stem = CellConvolution(config.inputs, width[0], config.stem, bias=False)
-        else:
-            self.stem = nn.Linear(config.inputs, width[0])
         self.stem_out = nn.Sequential(norm(width[0]), nn.GELU())
         self.encoder = nn.ModuleList(map(stage, width, config.encoder_depths, config.encoder_heads, drops))
         self.down = nn.ModuleList(nn.Linear(a, b) for a, b in zip(width, width[1:], strict=False))
@@ -198,18 +199,24 @@ class PointTransformer(nn.Module):
         levels = plan.levels
         x = self.stem(x, levels[0].cell_of, plan.wide) if self.config.stem else self.stem(x)
         x = self.stem_out(x)
-        passed = []
-        for i, blocks in enumerate(self.encoder):
-            for j, block in enumerate(blocks):
-                x = block(x, levels[i], shuffled[j % len(ORDERS)])
-            if i < len(self.down):
+        passed: list[Tensor] = []
+        for i, level in enumerate(levels):
+            x = self._through(self.encoder[i], x, level, shuffled)
+            if (parent := level.parent) is not None:
                 passed.append(x)
-                parent, wide = levels[i].parent, self.down[i](x)
-                index = parent[:, None].expand_as(wide)
+                wide = self.down[i](x)
                 x = wide.new_zeros(int(parent.max()) + 1, wide.shape[1])
-                x = self.down_out[i](x.scatter_reduce(0, index, wide, "amax", include_self=False))
-        for i in reversed(range(len(self.decoder))):
-            x = self.up[i](x).index_select(0, levels[i].parent) + self.skip[i](passed[i])
-            for j, block in enumerate(self.decoder[i]):
-                x = block(x, levels[i], shuffled[j % len(ORDERS)])
+                x = x.scatter_reduce(0, parent[:, None].expand_as(wide), wide, "amax", include_self=False)
+                x = self.down_out[i](x)
+        for i in reversed(range(len(passed))):
+            parent = levels[i].parent
+            assert parent is not None
+            x = self.up[i](x).index_select(0, parent) + self.skip[i](passed[i])
+            x = self._through(self.decoder[i], x, levels[i], shuffled)
+        return x
+
+    @staticmethod
+    def _through(blocks: nn.Module, x: Tensor, level: _Level, orders: list[int]) -> Tensor:
+        for j, block in enumerate(blocks.children()):
+            x = block(x, level, orders[j % len(orders)])
         return x

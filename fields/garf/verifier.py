@@ -27,6 +27,9 @@ def features(evidence: Tensor, breaks: Tensor) -> Tensor:
 
 
 class Verifier(nn.Module):
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(COUNT))
@@ -48,7 +51,10 @@ class Verifier(nn.Module):
         w, y = torch.zeros(COUNT + 1).double(), right.double()
         for _ in range(30):
             p = (x @ w).sigmoid()
-            w = w + torch.linalg.solve(x.T @ (x * (p * (1 - p))[:, None]) + ridge + 1e-9 * torch.eye(COUNT + 1).double(), x.T @ (y - p) - ridge @ w)
+            w = w + torch.linalg.solve(
+                x.T @ (x * (p * (1 - p))[:, None]) + ridge + 1e-9 * torch.eye(COUNT + 1).double(),
+                x.T @ (y - p) - ridge @ w,
+            )
         with torch.no_grad():
             self.linear.weight.copy_(w[None, :-1])
             self.linear.bias.copy_(w[-1:])

@@ -28,7 +28,9 @@ class Wear:
 
 def worn(fragments: list[Fragment], wear: Wear, rng: np.random.Generator) -> list[Fragment]:
     """Assembled fragments, that know what is break, after wear: vertices of breaks move inwards."""
-    box = np.stack([np.min([f.vertices.min(0) for f in fragments], 0), np.max([f.vertices.max(0) for f in fragments], 0)])
+    box = np.stack(
+        [np.min([f.vertices.min(0) for f in fragments], 0), np.max([f.vertices.max(0) for f in fragments], 0)]
+    )
     diagonal = float(np.linalg.norm(box[1] - box[0]))
     relief = np.clip(1 + 0.5 * self_affine(rng, (32, 32, 32), 1, 16), 0, None)
     after = []

@@ -136,7 +136,9 @@ class _Glb:
             attributes["COLOR_0"] = self.accessor(colours, "VEC4", target=vertices)
         faces = self.accessor(mesh.faces.astype("<u4").reshape(-1), "SCALAR", target=indices)
         materials, meshes = self.tree["materials"], self.tree["meshes"]
-        materials.append({"pbrMetallicRoughness": matt} | ({} if self.lit else {"extensions": {"KHR_materials_unlit": {}}}))
+        materials.append(
+            {"pbrMetallicRoughness": matt} | ({} if self.lit else {"extensions": {"KHR_materials_unlit": {}}})
+        )
         triangles = {"attributes": attributes, "indices": faces, "material": len(materials) - 1}
         meshes.append({"primitives": [triangles], "extras": self.facts})
         return len(meshes) - 1

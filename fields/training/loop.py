@@ -57,6 +57,7 @@ class Loop:
 
     def __init__(self, name: str, settings: dict[str, Any], seed: int, data: str, out: Path) -> None:
         self.out, self.checkpoint = out, out / "checkpoints" / "last.safetensors"
+        self.name, self.settings = name, settings
         self.header = {"schema": SCHEMA, "method": name, "settings": settings, "seed": seed, "scene": data}
 
     def run(
@@ -108,7 +109,7 @@ class Loop:
         Raises:
             CheckpointError: there is none, or one of another method or other settings.
         """
-        method, settings = self.header["method"], self.header["settings"]
+        method, settings = self.name, self.settings
         tensors, header = read_tensors(self.checkpoint)
         for partial in self.checkpoint.parent.glob(".*"):  # of a process that was killed while saving
             partial.unlink(missing_ok=True)

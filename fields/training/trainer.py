@@ -71,11 +71,12 @@ def run(
         torch.set_float32_matmul_precision("high")
     settings, measure = dataclasses.asdict(config), method.load_evaluation()
     _require_rays_in_box(scene)
+    begin: Any = method.load_training()
     loop = Loop(method.name, settings, seed, str(scene.path), out)
     if resume:
-        training, start, spent = loop.stopped(partial(method.load_training().resume, config, scene))
+        training, start, spent = loop.stopped(partial(begin.resume, config, scene))
     else:
-        training, start, spent = method.load_training()(config, scene, seed), 0, 0.0
+        training, start, spent = begin(config, scene, seed), 0, 0.0
     out.mkdir(parents=True, exist_ok=True)
     events = SummaryWriter(str(out), purge_step=start or None)
 

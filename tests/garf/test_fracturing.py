@@ -54,7 +54,9 @@ def test_cavity_of_an_eggshell_stays_inside():
 
 
 def test_the_same_seed_breaks_the_same_way():
-    one, two = (fracture(random_solid(np.random.default_rng(3), "bowl")[1], 4, np.random.default_rng(9)) for _ in range(2))
+    one, two = (
+        fracture(random_solid(np.random.default_rng(3), "bowl")[1], 4, np.random.default_rng(9)) for _ in range(2)
+    )
     for a, b in zip(one, two, strict=True):
         assert np.array_equal(a.vertices, b.vertices) and np.array_equal(a.faces, b.faces)
 

@@ -52,12 +52,18 @@ def moments(
     agree = facing @ normals.T > 0
     upper = torch.triu_indices(3, 3)
     m = normals[None].expand_as(d)
-    terms = torch.cat([d, (d[..., None] * d[..., None, :])[..., *upper], m, (m[..., None] * m[..., None, :])[..., *upper]], -1)
+    terms = torch.cat(
+        [d, (d[..., None] * d[..., None, :])[..., *upper], m, (m[..., None] * m[..., None, :])[..., *upper]], -1
+    )
     rows = []
     for radius in radii:
         within = distance <= radius
         both = (within & agree).to(points)
         rows.append(torch.cat([within.sum(-1, keepdim=True).to(points), both.sum(-1, keepdim=True), torch.einsum("qp,qpt->qt", both, terms)], -1))  # fmt: skip
     opposite = ~agree & (height < 0) & (2 * height**2 >= distance**2) & (distance <= radii[-1])
-    behind = torch.where(opposite, distance, torch.inf).amin(-1) if len(points) else queries.new_full((len(queries),), torch.inf)
+    behind = (
+        torch.where(opposite, distance, torch.inf).amin(-1)
+        if len(points)
+        else queries.new_full((len(queries),), torch.inf)
+    )
     return torch.stack(rows, 1).nan_to_num(nan=0.0), behind

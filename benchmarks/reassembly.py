@@ -1,0 +1,114 @@
+"""How well broken objects that were never learned from are put together: ``python -m fields.benchmarks.reassembly OUT``.
+
+Objects are numbers HELD_OUT and on, half of them worn, with 2 to 20 fragments turned and moved at random. Each row is a number of
+fragments; ways of doing it are compared on the same objects. Results go to OUT/results.json as they come, so that a run can
+be stopped and gone on with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import roma
+import torch
+
+from fields.garf.fragment import Fragment
+from fields.garf.metrics import mean_of
+from fields.garf.objects import HELD_OUT, broken
+from fields.garf.reassembly import Reassembly, load_model, reassemble
+from fields.garf.report import errors_against
+from fields.garf.wear import Wear
+from fields.io.atomic import read_json, write_json
+
+COUNTS = (2, 3, 4, 5, 8, 10, 15, 20)
+
+
+def scattered(fragments: list[Fragment], seed: int) -> tuple[list[Fragment], np.ndarray]:
+    """Fragments turned and moved at random, and (P, 4, 4) where they came from."""
+    generator = torch.Generator().manual_seed(seed)
+    q = torch.randn(len(fragments), 4, generator=generator)
+    poses = np.tile(np.eye(4), (len(fragments), 1, 1))
+    poses[:, :3, :3] = roma.unitquat_to_rotmat(torch.nn.functional.normalize(q, dim=-1)).double().numpy()
+    poses[:, :3, 3] = torch.randn(len(fragments), 3, generator=generator).double().numpy()
+    return [f.moved(p) for f, p in zip(fragments, poses, strict=True)], np.linalg.inv(poses)
+
+
+def identity(fragments: list[Fragment]) -> Reassembly:
+    """Everything stays as it was given: what chance is worth."""
+    anchor = int(np.argmax([f.areas.sum() for f in fragments]))
+    poses = np.tile(np.eye(4), (len(fragments), 1, 1))
+    middle = fragments[anchor].vertices.mean(0)
+    for pose, fragment in zip(poses, fragments, strict=True):
+        pose[:3, 3] = middle - fragment.vertices.mean(0)
+    poses[anchor] = np.eye(4)
+    return Reassembly(fragments, anchor, poses, [0] * len(fragments), [0.0] * len(fragments), [])
+
+
+def ways(model: Path | None) -> dict[str, Callable[[list[Fragment]], Reassembly]]:
+    from fields.garf.registration import reassemble_by_registration
+
+    trained = load_model(model)
+    return {
+        "ours": lambda fragments: reassemble(fragments, trained),
+        "registration": reassemble_by_registration,
+        "as given": identity,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--objects", type=int, default=25, help="for each number of fragments")
+    parser.add_argument("--counts", type=int, nargs="+", default=COUNTS)
+    parser.add_argument("--ways", nargs="+", default=["ours", "registration", "as given"])
+    parser.add_argument("--model", type=Path)
+    arguments = parser.parse_args()
+    chosen = ways(arguments.model)
+    file = arguments.out / "results.json"
+    results = read_json(file) if file.exists() else {}
+    for count in arguments.counts:
+        for number in range(arguments.objects):
+            missing = [way for way in arguments.ways if f"{way}/{count}/{number}" not in results]
+            if not missing:
+                continue
+            seed = HELD_OUT + 1000 * count + number
+            kind, whole, _ = broken(
+                seed, count, wear=Wear.random(np.random.default_rng(seed)) if number % 2 else Wear()
+            )
+            fragments, truth = scattered(whole, seed)
+            for way in missing:
+                began = time.perf_counter()
+                found = chosen[way](fragments)
+                row = errors_against(truth, found) | {"seconds": time.perf_counter() - began}
+                row |= {"together": float(np.mean([group == 0 for group in found.group]))}
+                results[f"{way}/{count}/{number}"] = row | {
+                    "kind": kind,
+                    "worn": bool(number % 2),
+                    "pieces": len(whole),
+                }
+                write_json(file, results)
+        for way in arguments.ways:
+            rows = [results[f"{way}/{count}/{number}"] for number in range(arguments.objects)]
+            print(line(way, count, rows), flush=True)
+    print()
+    for way in arguments.ways:
+        rows = [row for name, row in results.items() if name.startswith(way)]
+        for worn in (False, True):
+            print(line(f"{way}, {'worn' if worn else 'fresh'}", 0, [row for row in rows if row["worn"] is worn]))
+
+
+def line(way: str, count: int, rows: list[dict]) -> str:
+    mean = mean_of({k: v for k, v in row.items() if isinstance(v, float)} for row in rows)
+    return (
+        f"| {way} | {count or 'all'} | {100 * mean['part_accuracy']:.1f} % | {100 * mean['part_accuracy_strict']:.1f} % | "
+        f"{100 * mean['part_accuracy_strict_rest']:.1f} % | {100 * mean['solved']:.0f} % | {mean['rmse_r']:.2f}° | {mean['geodesic']:.2f}° | "
+        f"{100 * mean['rmse_t']:.2f} | {1000 * mean['chamfer']:.2f} | {mean['seconds']:.1f} s |"
+    )
+
+
+if __name__ == "__main__":
+    main()
