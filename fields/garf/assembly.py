@@ -34,6 +34,8 @@ class Assembly:
     """Log-odds of all merges together: what assemblies are ranked by."""
 
 
+_HOPELESS = -5.0
+"""Log-odds from which on a joint is not looked at again."""
 ROUNDS = (3.0, 1.0, 0.0, 0.0)
 """Log-odds below which nothing is joined, round by round: what is sure first, for groups show more break than fragments."""
 
@@ -92,10 +94,11 @@ def _joined(surfaces: list[Surface], fits: list[Fit], verifier: Verifier, least:
     breaks = torch.tensor([min(surfaces[f.a].break_area, surfaces[f.b].break_area) for f in fits])
     alone = verifier(torch.stack([f.evidence for f in fits]), breaks) if fits else breaks
     # Most ways are wrong, and look it.
-    fits = [fits[k] for k in alone.argsort(descending=True)[: 8 * len(surfaces)].tolist() if alone[k] > -5]
+    likely = alone.argsort(descending=True)[: 6 * len(surfaces)].tolist()
+    fits = [fits[k] for k in likely if alone[k] > _HOPELESS]
     groups: dict[int, Poses] = {i: {i: torch.eye(4)} for i in range(len(surfaces))}
     home = list(range(len(surfaces)))
-    judged: dict[tuple[int, int, int], tuple[float, Tensor]] = {}
+    judged: dict[int, tuple[tuple[int, int], float, Tensor]] = {}
     total = 0.0
     while len(groups) > 1:
         best: tuple[float, int, int, Tensor] | None = None
@@ -103,12 +106,12 @@ def _joined(surfaces: list[Surface], fits: list[Fit], verifier: Verifier, least:
             a, b = home[fit.a], home[fit.b]
             if a == b:
                 continue
-            key = (k, len(groups[a]), len(groups[b]))
-            if key not in judged:
+            sizes = len(groups[a]), len(groups[b])
+            if k not in judged or (judged[k][0] != sizes and judged[k][1] > _HOPELESS):
                 move = groups[a][fit.a] @ fit.pose @ inverse(groups[b][fit.b])
-                judged[key] = judge(surfaces, verifier, groups[a], groups[b], move), move
-            if best is None or judged[key][0] > best[0]:
-                best = judged[key][0], a, b, judged[key][1]
+                judged[k] = sizes, judge(surfaces, verifier, groups[a], groups[b], move), move
+            if best is None or judged[k][1] > best[0]:
+                best = judged[k][1], a, b, judged[k][2]
         if best is None or best[0] < least:
             break
         score, a, b, move = best

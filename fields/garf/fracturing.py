@@ -61,7 +61,7 @@ def solid_of(vertices: np.ndarray, faces: np.ndarray, name: str = "the mesh") ->
     """
     from manifold3d import Error, Manifold, Mesh64
 
-    mesh = Mesh64(np.ascontiguousarray(vertices, np.float64), np.ascontiguousarray(faces, np.uint64))
+    mesh = Mesh64(np.array(vertices, np.float64, order="C"), np.array(faces, np.uint64, order="C"))
     mesh.merge()
     solid = Manifold(mesh)
     if solid.status() != Error.NoError or solid.is_empty():

@@ -175,9 +175,9 @@ def _looked_up(
     target = a.normals[index]
     offset = x - a.points[index]
     gap = (offset * target).sum(-1)
-    aside = (offset - gap[..., None] * target).norm(dim=-1)
+    aside = (offset * offset).sum(-1) - gap * gap
     agree = a.facing * (target * facing).sum(-1)
-    weight = found * (agree > 0.5) * (1 - (gap / tolerance) ** 2).clamp(min=0) * (aside < 2 * REACH) * agree
+    weight = found * (agree > 0.5) * (1 - (gap / tolerance) ** 2).clamp(min=0) * (aside < (2 * REACH) ** 2) * agree
     return x, target, gap, weight
 
 

@@ -113,7 +113,8 @@ def _fragment(file: Path, name: str, shape: Any) -> Fragment:
 def _normals_of(points: Any) -> np.ndarray | None:
     """(V, 3), where a PLY file brought them."""
     columns = points.metadata.get("_ply_raw", {}).get("vertex", {}).get("data", {})
-    if not all(axis in columns for axis in ("nx", "ny", "nz")):
+    names = columns.dtype.names or () if isinstance(columns, np.ndarray) else columns
+    if not all(axis in names for axis in ("nx", "ny", "nz")):
         return None
     return np.stack([np.asarray(columns[axis], np.float64).reshape(-1) for axis in ("nx", "ny", "nz")], 1)
 
