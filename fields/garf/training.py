@@ -101,7 +101,9 @@ class GarfTraining:
     def _remember(self, index: int) -> _Remembered:
         """What the encoder, which stays as it is from here on, says of an object."""
         if index not in self.seen:
-            self.seen[index] = _Remembered.of(self.model, self._cloud(index))
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(index)  # the same whenever it is first looked at, also after resuming
+                self.seen[index] = _Remembered.of(self.model, self._cloud(index))
             self.known.pop(index)
         return self.seen[index]
 
