@@ -67,8 +67,8 @@ def main(chosen: Learner, arguments: list[str]) -> int:
                 file=sys.stderr,
             )
             return 130
-        progress.say("Looking at joints")
-        training.finish()
+    with Progress("Finishing") as progress:
+        training.finish(progress.step)
     events.close()
     save_field(out, training.model, chosen.name, plain, {})
     print(f"{out}: trained in {seconds / 60:.0f} min")

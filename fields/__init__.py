@@ -6,6 +6,7 @@
     frames = fields.render_path(field, fields.orbit(60))
     seen = fields.query(field, points)                      # .density (N,) .rgb .normal
     lit = fields.relight(field, "studio.hdr")               # a relighting run in another light
+    found = fields.reassemble("sherds/")                    # a broken thing: .world_from_fragment (P, 4, 4) .confidence
     cameras, names = fields.load_cameras("capture/")        # COLMAP, nerfstudio, Blender …; more in fields.conventions
 
 Importing this package imports neither torch nor any kernel; the names below do so when first used.
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from fields.conventions import load_cameras as load_cameras
     from fields.data import Cameras as Cameras
     from fields.data import load_scene as load_scene
+    from fields.garf.reassembly import reassemble as reassemble
     from fields.geometry.query import Query as Query
     from fields.geometry.query import query as query
     from fields.io.run import load as load
@@ -49,6 +51,7 @@ _HOME = {
     "Query": "fields.geometry.query",
     "world_from_input": "fields.io.run",
     "relight": "fields.relighting.sources",
+    "reassemble": "fields.garf.reassembly",
 }
 __all__ = sorted(_HOME)
 

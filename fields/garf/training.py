@@ -54,13 +54,13 @@ class GarfTraining:
             self._begin_flow()
         return self._flow_step(i - self.config.encoder_iterations, draw)
 
-    def finish(self) -> None:
+    def finish(self, watch: Callable[[int, int], None] = lambda done, total: None) -> None:
         """What comes after the last iteration: joints, where there is no flow; the mean of the flow's weights, where there is."""
         if self.config.flow_iterations:
             self.model.denoiser.load_state_dict(self.average)  # type: ignore[union-attr]
         else:
             self.model.eval()
-            learn_joints(self.model, range(self.config.joint_objects))
+            learn_joints(self.model, range(self.config.joint_objects), watch)
 
     def _cloud(self, index: int) -> Cloud:
         if index not in self.known:
