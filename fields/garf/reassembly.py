@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import math
 import time
 from dataclasses import dataclass, field
@@ -116,20 +115,22 @@ def reassemble(
 
 
 def _confidence(count: int, joints: list[Joint], group: list[int], anchor: int) -> list[float]:
-    """The product of the joints on the best way to the anchor, or to the first of the group (Dijkstra)."""
-    best = [0.0] * count
-    firsts = {number: anchor if number == 0 else group.index(number) for number in set(group)}
-    queue = [(-1.0, i) for i in firsts.values()]
-    heapq.heapify(queue)
-    while queue:
-        p, i = heapq.heappop(queue)
-        if best[i]:
-            continue
-        best[i] = -p
+    """How likely each fragment is right, from the anchor, or the first of its group, outwards.
+
+    The likeliest comes next (Prim). Joints with several that are right already agree on one place, each for reasons of its own: it is
+    wrong only where all of them are.
+    """
+    firsts = {anchor if number == 0 else group.index(number) for number in set(group)}
+    wrong = [0.0 if i in firsts else 1.0 for i in range(count)]
+    settled: set[int] = set()
+    while len(settled) < count:
+        i = min((i for i in range(count) if i not in settled), key=lambda i: wrong[i])
+        settled.add(i)
         for joint in joints:
-            if i in (joint.a, joint.b):
-                heapq.heappush(queue, (p * joint.confidence, joint.b if joint.a == i else joint.a))
-    return best
+            other = joint.b if joint.a == i else joint.a if joint.b == i else i
+            if other not in settled:
+                wrong[other] *= 1 - (1 - wrong[i]) * joint.confidence
+    return [1 - w for w in wrong]
 
 
 def _of_faces(fragment: Fragment, cloud: Any, logit: torch.Tensor, i: int) -> np.ndarray:
