@@ -20,5 +20,5 @@ def self_affine(rng: np.random.Generator, shape: tuple[int, ...], low: float, hi
     k = np.sqrt(sum(a**2 for a in np.meshgrid(*axes, indexing="ij")))
     inside = (k >= low) & (k <= high)
     amplitude = np.where(inside, np.maximum(k, 1e-9), 1.0) ** -(HURST + len(shape) / 2) * inside
-    noise = np.fft.irfftn(amplitude * np.fft.rfftn(rng.standard_normal(shape)), shape)
+    noise = np.fft.irfftn(amplitude * np.fft.rfftn(rng.standard_normal(shape)), shape, range(len(shape)))
     return (noise - noise.mean()) / noise.std()
