@@ -6,6 +6,8 @@ put in the wrong place runs into others.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import combinations
 
@@ -36,6 +38,8 @@ class Assembly:
 
 _HOPELESS = -5.0
 """Log-odds from which on a joint is not looked at again."""
+_AGREED = 0.3
+"""Likelihood below which groups are not joined, whatever all of their joints say together."""
 ROUNDS = (3.0, 1.0, 0.0, 0.0)
 """Log-odds below which nothing is joined, round by round: what is sure first, for groups show more break than fragments."""
 
@@ -57,8 +61,15 @@ def assemble(breaks: list[Break], verifier: Verifier, anchor: int) -> Assembly:
             found = known[key] if key in known else fits(a, b, shown)
             ways[key] = [fit._replace(a=a, b=b) for fit in found]
         known = ways
+
+        def agreed(a: Poses, b: Poses, move: Tensor, bodies: list[Poses] = bodies) -> bool:
+            one, two = (
+                {i: frame @ pose for k, frame in group.items() for i, pose in bodies[k].items()} for group in (a, b)
+            )
+            return likelihood(surfaces, verifier, one, two, move) > _AGREED
+
         groups, gained = _joined(
-            [b.surface for b in shown], [f for found in ways.values() for f in found], verifier, least
+            [b.surface for b in shown], [f for found in ways.values() for f in found], verifier, least, agreed
         )
         total += gained
         if len(groups) < len(bodies):
@@ -89,7 +100,13 @@ def merged(body: Poses, breaks: list[Break]) -> Break:
     return Break.joined(parts)
 
 
-def _joined(surfaces: list[Surface], fits: list[Fit], verifier: Verifier, least: float) -> tuple[list[Poses], float]:
+def _joined(
+    surfaces: list[Surface],
+    fits: list[Fit],
+    verifier: Verifier,
+    least: float,
+    agreed: Callable[[Poses, Poses, Tensor], bool],
+) -> tuple[list[Poses], float]:
     """Joins bodies, the likeliest joint first; groups of them, and the log-odds of all joints together."""
     breaks = torch.tensor([min(surfaces[f.a].break_area, surfaces[f.b].break_area) for f in fits])
     alone = verifier(torch.stack([f.evidence for f in fits]), breaks) if fits else breaks
@@ -101,7 +118,7 @@ def _joined(surfaces: list[Surface], fits: list[Fit], verifier: Verifier, least:
     judged: dict[int, tuple[tuple[int, int], float, Tensor]] = {}
     total = 0.0
     while len(groups) > 1:
-        best: tuple[float, int, int, Tensor] | None = None
+        best: tuple[float, int, int, Tensor, int] | None = None
         for k, fit in enumerate(fits):
             a, b = home[fit.a], home[fit.b]
             if a == b:
@@ -111,10 +128,13 @@ def _joined(surfaces: list[Surface], fits: list[Fit], verifier: Verifier, least:
                 move = groups[a][fit.a] @ fit.pose @ inverse(groups[b][fit.b])
                 judged[k] = sizes, judge(surfaces, verifier, groups[a], groups[b], move), move
             if best is None or judged[k][1] > best[0]:
-                best = judged[k][1], a, b, judged[k][2]
+                best = judged[k][1], a, b, judged[k][2], k
         if best is None or best[0] < least:
             break
-        score, a, b, move = best
+        score, a, b, move, k = best
+        if not agreed(groups[a], groups[b], move):
+            judged[k] = judged[k][0], -torch.inf, move
+            continue
         total += score
         groups[a] |= {i: move @ pose for i, pose in groups.pop(b).items()}
         home = [a if g == b else g for g in home]
@@ -138,6 +158,20 @@ def judge(surfaces: list[Surface], verifier: Verifier, a: Poses, b: Poses, move:
     breaks = min(sum(surfaces[i].break_area for i in side) for side in touched)
     with torch.no_grad():
         return float(verifier(total, torch.tensor(breaks, dtype=total.dtype)))
+
+
+@torch.no_grad()
+def likelihood(surfaces: list[Surface], verifier: Verifier, a: Poses, b: Poses, move: Tensor) -> float:
+    """How likely it is that at least one joint between fragments of group a and those of group b, moved, is right.
+
+    Much that hardly fits adds up to what looks like a joint of groups; it is none unless some two of the fragments fit.
+    """
+    wrong = 1.0
+    for i in a:
+        for j in b:
+            logit = judge(surfaces, verifier, {i: a[i]}, {j: b[j]}, move)
+            wrong *= 1 - 1 / (1 + math.exp(-max(logit, -30.0)))
+    return 1 - wrong
 
 
 def relax(
