@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass, make_dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from fields.apps.common import Progress, parse
 
@@ -40,19 +40,19 @@ def main(chosen: Learner, arguments: list[str]) -> int:
 
     from torch.utils.tensorboard import SummaryWriter
 
-    from fields.garf.objects import prepare
     from fields.io.run import save_field
     from fields.training.loop import Interrupted, Loop
 
     settings, out = options.settings, options.out or Path("runs") / chosen.name
-    with Progress("Breaking objects") as progress:
-        objects = prepare(options.cache or out / "objects", settings.objects, progress.step)
+    begin: Any = chosen.load_training()
+    with Progress("Gathering objects") as progress:
+        objects = begin.gather(settings, options.cache or out / "objects", progress.step)
     plain = dataclasses.asdict(settings)
     loop = Loop(chosen.name, plain, options.seed, "", out)
     if options.resume:
-        training, start, spent = loop.stopped(partial(chosen.load_training().resume, settings, objects, options.seed))
+        training, start, spent = loop.stopped(partial(begin.resume, settings, objects, options.seed))
     else:
-        training, start, spent = chosen.load_training()(settings, objects, options.seed), 0, 0.0
+        training, start, spent = begin(settings, objects, options.seed), 0, 0.0
     out.mkdir(parents=True, exist_ok=True)
     events = SummaryWriter(str(out), purge_step=start or None)
     with Progress(chosen.name) as progress:

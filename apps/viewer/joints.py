@@ -9,9 +9,9 @@ import roma
 import torch
 from torch import Tensor
 
+from fields.geometry.rigid import inverse
 from fields.reacto.field import COLOURS, ArticulatedField
 from fields.reacto.kinds import joints_of
-from fields.reacto.screws import inverse
 from fields.reacto.skinned import SkinnedField
 
 if TYPE_CHECKING:

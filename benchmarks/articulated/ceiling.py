@@ -15,9 +15,9 @@ import torch
 from fields.apps.common import parse
 from tyro.conf import Positional
 
+from fields.geometry.rigid import move
 from fields.reacto.evaluation import Truth, errors_at_times
 from fields.reacto.scene import load_scene
-from fields.reacto.screws import move
 
 _SHOWN = ("chamfer", "part_iou", "part_iou_seen")
 

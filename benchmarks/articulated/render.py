@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fields.data.cameras import Cameras
-from fields.reacto.screws import exponential, move, prismatic, revolute
+from fields.geometry.rigid import move
+from fields.reacto.screws import exponential, prismatic, revolute
 from fields.rendering import orbit
 
 _STEPS = 96

@@ -14,9 +14,10 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from fields.garf.contact import EVIDENCE, Surface, evidence, inverse
+from fields.garf.contact import EVIDENCE, Surface, evidence
 from fields.garf.matching import Break, Fit, fits, settle
 from fields.garf.verifier import Verifier
+from fields.geometry.rigid import inverse
 
 Poses = dict[int, Tensor]
 """Fragments of a group, and their poses (4, 4) in its frame."""
@@ -32,14 +33,14 @@ class Assembly:
     """Which group each fragment is in; group 0 has the anchor."""
     joints: dict[tuple[int, int], float] = field(default_factory=dict)
     """Pairs that touch, and how likely each joint is right by itself."""
-    score: float = 0.0
-    """Log-odds of all merges together: what assemblies are ranked by."""
 
 
 _HOPELESS = -5.0
 """Log-odds from which on a joint is not looked at again."""
 _AGREED = 0.3
 """Likelihood below which groups are not joined, whatever all of their joints say together."""
+_TOLD = 0.018
+"""Likelihood below which two fragments beside each other are not called a joint."""
 ROUNDS = (3.0, 1.0, 0.0, 0.0)
 """Log-odds below which nothing is joined, round by round: what is sure first, for groups show more break than fragments."""
 
@@ -50,7 +51,6 @@ def assemble(breaks: list[Break], verifier: Verifier, anchor: int) -> Assembly:
     surfaces = [b.surface for b in breaks]
     bodies: list[Poses] = [{i: torch.eye(4)} for i in range(len(breaks))]
     known: dict[tuple[frozenset[int], frozenset[int]], list[Fit]] = {}
-    total = 0.0
     for least in ROUNDS:
         if len(bodies) == 1:
             break
@@ -63,19 +63,19 @@ def assemble(breaks: list[Break], verifier: Verifier, anchor: int) -> Assembly:
         known = ways
 
         def agreed(a: Poses, b: Poses, move: Tensor, bodies: list[Poses] = bodies) -> bool:
-            one, two = (
-                {i: frame @ pose for k, frame in group.items() for i, pose in bodies[k].items()} for group in (a, b)
-            )
-            return likelihood(surfaces, verifier, one, two, move) > _AGREED
+            return likelihood(surfaces, verifier, _members(a, bodies), _members(b, bodies), move) > _AGREED
 
-        groups, gained = _joined(
-            [b.surface for b in shown], [f for found in ways.values() for f in found], verifier, least, agreed
-        )
-        total += gained
+        every = [fit for found in ways.values() for fit in found]
+        groups = _joined([b.surface for b in shown], every, verifier, least, agreed)
         if len(groups) < len(bodies):
-            grown = [{i: move @ pose for k, move in group.items() for i, pose in bodies[k].items()} for group in groups]
+            grown = [_members(group, bodies) for group in groups]
             bodies = [relax(surfaces, body, _first(surfaces, body, anchor)) for body in grown]
-    return _finished(surfaces, verifier, bodies, anchor, total)
+    return _finished(surfaces, verifier, bodies, anchor)
+
+
+def _members(group: Poses, bodies: list[Poses]) -> Poses:
+    """The fragments of a group of bodies, in the group's frame."""
+    return {i: frame @ pose for k, frame in group.items() for i, pose in bodies[k].items()}
 
 
 def merged(body: Poses, breaks: list[Break]) -> Break:
@@ -86,10 +86,7 @@ def merged(body: Poses, breaks: list[Break]) -> Break:
     parts = []
     for i, pose in body.items():
         one = breaks[i]
-        used, taken = (
-            torch.zeros(len(one.surface.points), dtype=torch.bool),
-            torch.zeros(len(one.points), dtype=torch.bool),
-        )
+        used, taken = torch.zeros_like(one.surface.broken), torch.zeros(len(one.points), dtype=torch.bool)
         for j in (j for j in body if j != i):
             between = inverse(body[j]) @ pose
             used |= one.surface.broken & breaks[j].surface.breaks.met_by(
@@ -106,8 +103,8 @@ def _joined(
     verifier: Verifier,
     least: float,
     agreed: Callable[[Poses, Poses, Tensor], bool],
-) -> tuple[list[Poses], float]:
-    """Joins bodies, the likeliest joint first; groups of them, and the log-odds of all joints together."""
+) -> list[Poses]:
+    """Joins bodies, the likeliest joint first, to groups that look right together and to `agreed` as well."""
     breaks = torch.tensor([min(surfaces[f.a].break_area, surfaces[f.b].break_area) for f in fits])
     alone = verifier(torch.stack([f.evidence for f in fits]), breaks) if fits else breaks
     # Most ways are wrong, and look it.
@@ -116,7 +113,6 @@ def _joined(
     groups: dict[int, Poses] = {i: {i: torch.eye(4)} for i in range(len(surfaces))}
     home = list(range(len(surfaces)))
     judged: dict[int, tuple[tuple[int, int], float, Tensor]] = {}
-    total = 0.0
     while len(groups) > 1:
         best: tuple[float, int, int, Tensor, int] | None = None
         for k, fit in enumerate(fits):
@@ -131,17 +127,17 @@ def _joined(
                 best = judged[k][1], a, b, judged[k][2], k
         if best is None or best[0] < least:
             break
-        score, a, b, move, k = best
+        _, a, b, move, k = best
         if not agreed(groups[a], groups[b], move):
             judged[k] = judged[k][0], -torch.inf, move
             continue
-        total += score
         groups[a] |= {i: move @ pose for i, pose in groups.pop(b).items()}
         home = [a if g == b else g for g in home]
         groups[a] = relax(surfaces, groups[a], _first(surfaces, groups[a], -1))
-    return list(groups.values()), total
+    return list(groups.values())
 
 
+@torch.no_grad()
 def judge(surfaces: list[Surface], verifier: Verifier, a: Poses, b: Poses, move: Tensor) -> float:
     """Log-odds that group b, moved, belongs to group a."""
     total = torch.zeros(len(EVIDENCE))
@@ -156,11 +152,9 @@ def judge(surfaces: list[Surface], verifier: Verifier, a: Poses, b: Poses, move:
     if not touched[0]:
         return -torch.inf
     breaks = min(sum(surfaces[i].break_area for i in side) for side in touched)
-    with torch.no_grad():
-        return float(verifier(total, torch.tensor(breaks, dtype=total.dtype)))
+    return float(verifier(total, torch.tensor(breaks, dtype=total.dtype)))
 
 
-@torch.no_grad()
 def likelihood(surfaces: list[Surface], verifier: Verifier, a: Poses, b: Poses, move: Tensor) -> float:
     """How likely it is that at least one joint between fragments of group a and those of group b, moved, is right.
 
@@ -169,9 +163,12 @@ def likelihood(surfaces: list[Surface], verifier: Verifier, a: Poses, b: Poses, 
     wrong = 1.0
     for i in a:
         for j in b:
-            logit = judge(surfaces, verifier, {i: a[i]}, {j: b[j]}, move)
-            wrong *= 1 - 1 / (1 + math.exp(-max(logit, -30.0)))
+            wrong *= 1 - _probability(judge(surfaces, verifier, {i: a[i]}, {j: b[j]}, move))
     return 1 - wrong
+
+
+def _probability(log_odds: float) -> float:
+    return 1 / (1 + math.exp(-max(log_odds, -50.0)))
 
 
 def relax(
@@ -192,16 +189,16 @@ def _first(surfaces: list[Surface], members: Poses, anchor: int) -> int:
     return anchor if anchor in members else max(members, key=lambda i: float(surfaces[i].area.sum()))
 
 
-def _finished(surfaces: list[Surface], verifier: Verifier, bodies: list[Poses], anchor: int, score: float) -> Assembly:
+def _finished(surfaces: list[Surface], verifier: Verifier, bodies: list[Poses], anchor: int) -> Assembly:
     ordered = sorted(bodies, key=lambda body: (anchor not in body, -len(body)))
-    result = Assembly(torch.eye(4).repeat(len(surfaces), 1, 1), [0] * len(surfaces), score=score)
+    result = Assembly(torch.eye(4).repeat(len(surfaces), 1, 1), [0] * len(surfaces))
     for number, members in enumerate(ordered):
         back = inverse(members[_first(surfaces, members, anchor)])
         for i, pose in members.items():
             result.poses[i], result.group[i] = back @ pose, number
         for i in members:
             for j in (j for j in members if j > i):
-                logit = judge(surfaces, verifier, {i: result.poses[i]}, {j: result.poses[j]}, torch.eye(4))
-                if logit > -4:
-                    result.joints[i, j] = 1 / (1 + 2.718281828**-logit)
+                sure = likelihood(surfaces, verifier, {i: result.poses[i]}, {j: result.poses[j]}, torch.eye(4))
+                if sure > _TOLD:
+                    result.joints[i, j] = sure
     return result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fields.errors import ConfigError
 from fields.methods import Learner
 
 
@@ -12,7 +13,7 @@ class GarfConfig:
     """Defaults are those of the shipped model, which trains on two CPU cores."""
 
     objects: int = 1500
-    """Broken objects to learn from: made on the fly, or taken from the data."""
+    """Made-up objects to break and to learn from."""
     size: str = "cpu"
     """cpu, or paper: the published networks, 12.7 and 43.5 million parameters, for a GPU."""
     encoder_iterations: int = 4000
@@ -23,14 +24,25 @@ class GarfConfig:
     """Weight of the loss of what fits."""
     joint_objects: int = 150
     """Objects whose fragments are tried against each other, to learn how right joints look."""
-    flow_iterations: int = 8000
-    """For the flow; `batch` objects each. 0: no flow, joints are found from breaks alone."""
+    flow_iterations: int = 0
+    """For the flow, `batch` objects each. The shipped model has none: joints are found from breaks."""
     flow_rate: float = 1e-3
     """AdamW learning rate, as above."""
     batch: int = 8
     """Objects per iteration of the flow."""
     tokens: int = 400
     """Points of each object that the flow sees, most of them on breaks."""
+
+    def __post_init__(self) -> None:
+        if self.size not in ("cpu", "paper"):
+            raise ConfigError(f"size is {self.size!r}; there are cpu and paper.")
+        if (
+            min(self.objects, self.joint_objects, self.batch) < 1
+            or min(self.encoder_iterations, self.flow_iterations) < 0
+        ):
+            raise ConfigError("objects, joint_objects and batch must be at least 1, and iterations not negative.")
+        if not 160 <= self.tokens <= 5000:
+            raise ConfigError(f"tokens is {self.tokens}; 160 are needed for twenty fragments, and an object has 5000.")
 
     @property
     def iterations(self) -> int:

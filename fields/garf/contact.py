@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fields.core import VoxelHash
+from fields.geometry.rigid import inverse, move
 
 REACH = 0.012
 """Surfaces this near have to do with each other: the width of a crack's rim."""
@@ -18,6 +19,8 @@ _INSIDE = 0.02
 """What lies this far behind a surface is inside it."""
 _RIM = 0.02
 """Original surface this near to break is its rim."""
+_MOST_CELLS = 256
+"""Of a table of nearest points along an axis: a fragment as large as the object has a third of it."""
 _FAR = 0.1
 """How far the nearest surface is looked for."""
 
@@ -51,7 +54,7 @@ class Patch:
 
     def met_by(self, points: Tensor, normals: Tensor, pose: Tensor) -> Tensor:
         """(N,) bool: which of the points, moved by `pose`, have a counterpart within reach."""
-        index, _ = self.cells.knn(moved(points, pose), 1, REACH)
+        index, _ = self.cells.knn(move(pose, points), 1, REACH)
         index = index[:, 0]
         if not len(self.points):
             return index >= 0
@@ -72,6 +75,8 @@ class NearestGrid:
         if not len(points.points):
             self.low, self.table = torch.zeros(3), torch.full((1, 1, 1), -1)
             return
+        # Crumbs of a scan, far from the rest, make cells coarser, not the table larger.
+        self.cell = max(REACH, float((points.points.amax(0) - points.points.amin(0)).max()) / _MOST_CELLS)
         self.low = points.points.amin(0) - reach - self.cell
         span = int(reach / self.cell) + 1
         shape = ((points.points.amax(0) - self.low) / self.cell).long() + span + 2
@@ -128,11 +133,11 @@ def evidence(a: Surface, b: Surface, pose: Tensor) -> Tensor:
 
 def _seen_from(a: Surface, b: Surface, pose: Tensor) -> Tensor:
     corners = torch.cartesian_prod(*torch.stack([b.low, b.high], 1).unbind(0))
-    seen = moved(corners, pose)
+    seen = move(pose, corners)
     total = torch.zeros(len(EVIDENCE))
     if ((seen.amin(0) > a.high + REACH) | (seen.amax(0) < a.low - REACH)).any():
         return total
-    points, normals = moved(b.points, pose), b.normals @ pose[:3, :3].T
+    points, normals = move(pose, b.points), b.normals @ pose[:3, :3].T
     near = ((points >= a.low - REACH) & (points <= a.high + REACH)).all(-1)
     index, distance = a.everything.knn(points[near], 1, REACH)
     found = index[:, 0] >= 0
@@ -156,17 +161,3 @@ def _seen_from(a: Surface, b: Surface, pose: Tensor) -> Tensor:
         depth = ((a.points[index.clamp(min=0)] - points[few]) * a.normals[index.clamp(min=0)]).sum(-1)
         total[-1] = ((index >= 0) & (depth > _INSIDE)).sum() * b.area.sum() / len(b.few)
     return total
-
-
-def inverse(pose: Tensor) -> Tensor:
-    """Of rigid motions (…, 4, 4)."""
-    rotation = pose[..., :3, :3].transpose(-1, -2)
-    result = pose.clone()
-    result[..., :3, :3] = rotation
-    result[..., :3, 3:] = -rotation @ pose[..., :3, 3:]
-    return result
-
-
-def moved(points: Tensor, pose: Tensor) -> Tensor:
-    """Points (N, 3) after a rigid motion."""
-    return points @ pose[:3, :3].T + pose[:3, 3]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import roma
@@ -183,7 +182,3 @@ class Denoiser(nn.Module):
             x = layer(x, time, tokens)
         mean = tokens.mean(x)
         return torch.cat([self.translation(mean), self.rotation(mean)], -1)
-
-
-def parameters(module: nn.Module) -> int:
-    return sum(math.prod(p.shape) for p in module.parameters())

@@ -6,7 +6,7 @@ what it is and one of what it wants, so that of two points that belong together 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -55,9 +55,6 @@ class FractureEncoder(nn.Module):
         if config.descriptor:
             self.fit_head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 128), nn.GELU(), nn.Linear(128, 2 * config.descriptor))  # fmt: skip
             self.log_sharpness = nn.Parameter(torch.tensor(2.5))
-
-    def hyperparameters(self) -> dict:
-        return asdict(self.config)
 
     def forward(self, cloud: Cloud, turn: Tensor | None = None) -> Seen:
         """Of the points of a cloud; `turn` (pieces, 3, 3) rotates each fragment first, as training does."""

@@ -49,7 +49,12 @@ def invariants(points: Tensor, normals: Tensor, queries: Tensor, facing: Tensor,
 
 def _covariance(second: Tensor, mean: Tensor) -> Tensor:
     """(…, 3, 3) from second moments (…, 6) xx, xy, xz, yy, yz, zz and means (…, 3)."""
-    return second[..., [0, 1, 2, 1, 3, 4, 2, 4, 5]].unflatten(-1, (3, 3)) - mean[..., None] * mean[..., None, :]
+    return symmetric(second) - mean[..., None] * mean[..., None, :]
+
+
+def symmetric(six: Tensor) -> Tensor:
+    """(…, 3, 3) from (…, 6) xx, xy, xz, yy, yz, zz."""
+    return six[..., [0, 1, 2, 1, 3, 4, 2, 4, 5]].unflatten(-1, (3, 3))
 
 
 def _deviations(covariance: Tensor) -> Tensor:

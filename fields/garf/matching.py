@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import roma
 import torch
 from torch import Tensor
 
 from fields.garf.clouds import Cloud
-from fields.garf.contact import REACH, Patch, Surface, evidence, inverse, moved
+from fields.garf.contact import REACH, Patch, Surface, evidence
 from fields.garf.encoder import Seen
 from fields.garf.fragment import Fragment, Samples, sample
+from fields.garf.invariants import symmetric
+from fields.geometry.rigid import inverse, move
 
 _EVEN = 20_000
 """Points on the surfaces of all fragments together."""
@@ -63,8 +66,8 @@ class Break:
     def moved(self, pose: Tensor) -> Break:
         """After a rigid motion (4, 4)."""
         turn, old = pose[:3, :3].T, self.surface
-        surface = Surface(moved(old.points, pose), old.normals @ turn, old.broken, old.area)
-        return Break(surface, moved(self.points, pose), self.normals @ turn, self.along @ turn, self.lock, self.key)
+        surface = Surface(move(pose, old.points), old.normals @ turn, old.broken, old.area)
+        return Break(surface, move(pose, self.points), self.normals @ turn, self.along @ turn, self.lock, self.key)
 
     def without(self, used: Tensor, taken: Tensor) -> Break:
         """Leaves out points of the surface (P,), and of those that are offered (B,)."""
@@ -92,17 +95,14 @@ def breaks_of(fragments: list[Fragment], cloud: Cloud, seen: Seen, rng: np.rando
     found = []
     for i in range(len(fragments)):
         mine = torch.nonzero(cloud.fragment == i)[:, 0]
-        known = cKDTree(_placed(cloud.points[mine], cloud.normals[mine]))
+        known = cKDTree(placed(cloud.points[mine], cloud.normals[mine]))
 
         def labelled(samples: Samples, i: int = i, mine: Tensor = mine, known: cKDTree = known) -> tuple[Tensor, ...]:
             at = samples.of(i)
-            points, normals = (
-                torch.from_numpy(samples.points[at] / cloud.scale).float(),
-                torch.from_numpy(samples.normals[at]).float(),
-            )
-            near = mine[
-                torch.from_numpy(known.query(_placed(points, normals), 3, workers=-1)[1]).clamp(max=len(mine) - 1)
-            ]
+            points = torch.from_numpy(samples.points[at] / cloud.scale).float()
+            normals = torch.from_numpy(samples.normals[at]).float()
+            index = torch.from_numpy(known.query(placed(points, normals), 3, workers=-1)[1])
+            near = mine[index.clamp(max=len(mine) - 1)]
             return points, normals, seen.break_logit[near].mean(1) > 0, near[:, 0]
 
         points, normals, broken, _ = labelled(even)
@@ -120,7 +120,7 @@ def breaks_of(fragments: list[Fragment], cloud: Cloud, seen: Seen, rng: np.rando
     return found
 
 
-def _placed(points: Tensor, normals: Tensor) -> np.ndarray:
+def placed(points: Tensor, normals: Tensor) -> np.ndarray:
     """(N, 6): what lies in another direction is further away, so that the narrow break of a thin wall is not taken for the wall."""
     return torch.cat([points, 0.05 * normals], 1).numpy()
 
@@ -129,7 +129,7 @@ def _along(surface: Surface, points: Tensor, normals: Tensor) -> Tensor:
     if not len(points):
         return points
     sums, _ = surface.breaks.cells.moments(surface.breaks.normals, points, normals, (0.06,))
-    second = sums[:, 0, [5, 6, 7, 6, 8, 9, 7, 9, 10]].unflatten(-1, (3, 3))
+    second = symmetric(sums[:, 0, 5:11])
     across = torch.eye(3) - normals[:, :, None] * normals[:, None]
     return torch.linalg.eigh(across @ second @ across)[1][..., -1]
 
@@ -198,18 +198,12 @@ def support(a: Surface, b: Surface, poses: Tensor, tolerance: float) -> Tensor:
     return b.break_area * (both[0] + 0.5 * both[1].nan_to_num())
 
 
-def fits(a: int, b: int, breaks: list[Break], keep: int = 4, more: Tensor | None = None) -> list[Fit]:
-    """The best ways in which fragment b may fit a.
-
-    Args:
-        more: (H, 4, 4) guesses of another origin.
-    """
+def fits(a: int, b: int, breaks: list[Break], keep: int = 4) -> list[Fit]:
+    """The best ways in which fragment b may fit a."""
     one, two = breaks[a], breaks[b]
     if min(len(one.points), len(two.points)) < 8:
         return []
     poses = guesses(one, two)
-    if more is not None and len(more):
-        poses = torch.cat([more, poses])
     p, q = one.surface, two.surface
     coarse = support(p, q, poses, 0.015) + support(q, p, inverse(poses), 0.015)
     poses = poses[coarse.topk(min(_SETTLED, len(poses)))[1]]
@@ -232,7 +226,7 @@ def fits(a: int, b: int, breaks: list[Break], keep: int = 4, more: Tensor | None
 
 def _apart(one: Tensor, other: Tensor, middle: Tensor) -> bool:
     angle = ((one[:3, :3] * other[:3, :3]).sum() - 1) / 2
-    return bool(angle < 0.98) or bool((moved(middle[None], one) - moved(middle[None], other)).norm() > 0.03)
+    return bool(angle < 0.98) or bool((move(one, middle) - move(other, middle)).norm() > 0.03)
 
 
 def settle(
@@ -257,12 +251,12 @@ def _pull(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Points of a patch in the world (N, 3), the normals of their nearest counterparts, their gaps along these, and how much each counts."""
     points, normals = patch.some(600)
-    world, facing = moved(points, pose), normals @ pose[:3, :3].T
+    world, facing = move(pose, points), normals @ pose[:3, :3].T
     best = torch.full((len(world),), radius)
     gap, normal = torch.zeros(len(world)), torch.zeros_like(world)
     for surface, where in others:
         other = surface.breaks if patch.facing < 0 else surface.rim
-        local = moved(world, inverse(where))
+        local = move(inverse(where), world)
         rows = torch.nonzero(((local >= surface.low - radius) & (local <= surface.high + radius)).all(-1))[:, 0]
         if not len(rows) or not len(other.points):
             continue
@@ -283,8 +277,6 @@ def _pull(
 
 def plane_step(x: Tensor, target: Tensor, gap: Tensor, weight: Tensor) -> Tensor:
     """The small motions (H, 4, 4) that close gaps (H, N) of points x (H, N, 3) along normals (H, N, 3) best."""
-    import roma
-
     total = weight.sum(1).clamp(min=1e-9)
     middle = (weight[..., None] * x).sum(1) / total[:, None]
     rows = torch.cat([torch.linalg.cross(x - middle[:, None], target), target], -1)

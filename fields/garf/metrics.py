@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+import roma
 import torch
 from torch import Tensor
 
@@ -40,8 +41,7 @@ def reassembly_errors(points: list[Tensor], found: Tensor, true: Tensor, anchor:
     euler = [Rotation.from_matrix(t[:, :3, :3].numpy()).as_euler("XYZ", degrees=True) for t in (found, true)]
     off = np.abs(euler[0] - euler[1]) % 360
     rmse_r = np.sqrt((np.minimum(off, 360 - off) ** 2).mean(1))
-    cosine = (torch.einsum("pij,pij->p", found[:, :3, :3], true[:, :3, :3]) - 1) / 2
-    geodesic = torch.rad2deg(torch.acos(cosine.clamp(-1, 1))).numpy()
+    geodesic = torch.rad2deg(roma.rotmat_geodesic_distance(found[:, :3, :3], true[:, :3, :3])).numpy()
     clouds = [
         [x.double() @ t[:3, :3].T + t[:3, 3] for x, t in zip(points, poses, strict=True)] for poses in (found, true)
     ]

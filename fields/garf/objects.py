@@ -1,4 +1,4 @@
-"""Broken objects to learn from, made on the fly or read, and prepared once: clouds in a folder."""
+"""Broken objects to learn from, made up and prepared once: clouds in a folder."""
 
 from __future__ import annotations
 

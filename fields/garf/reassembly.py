@@ -15,7 +15,7 @@ from fields.errors import ConfigError
 from fields.garf.assembly import assemble
 from fields.garf.clouds import POINTS, cloud_of
 from fields.garf.fragment import Fragment
-from fields.garf.matching import breaks_of
+from fields.garf.matching import breaks_of, placed
 from fields.garf.reading import load_fragments
 from fields.garf.solidity import pushed_apart, solids_of
 from fields.methods import shipped
@@ -69,16 +69,13 @@ def load_model(path: str | Path | None = None) -> Any:
 
 
 @torch.no_grad()
-def reassemble(
-    fragments: str | Path | list[Fragment], model: Any = None, *, seed: int = 0, keep_apart: bool = True
-) -> Reassembly:
-    """Puts fragments of one broken object together.
+def reassemble(fragments: str | Path | list[Fragment], model: Any = None, *, seed: int = 0) -> Reassembly:
+    """Puts fragments of one broken object together; closed ones that overlap are taken out of each other.
 
     Args:
         fragments: 2 to 100, in any poses and any unit, as long as it is the same for all; or a folder of them.
         model: of `load_model`; by default that which comes with the package.
         seed: of the points that are looked at. The same seed gives the same poses.
-        keep_apart: takes closed fragments out of each other where they overlap.
 
     Raises:
         DataError: see `load_fragments`.
@@ -97,14 +94,13 @@ def reassemble(
     poses = found.poses.double().numpy()
     poses[:, :3, 3] *= cloud.scale
     solids = solids_of(fragments)
-    joints = [Joint(a, b, p) for (a, b), p in sorted(found.joints.items()) if found.group[a] == found.group[b]]
+    joints = [Joint(a, b, p) for (a, b), p in sorted(found.joints.items())]
     for number in range(max(found.group) + 1):
         members = [i for i, group in enumerate(found.group) if group == number]
         if len(members) < 2:
             continue
         fixed = members.index(anchor) if anchor in members else 0
-        rounds = 12 if keep_apart else 1
-        poses[members], left = pushed_apart([solids[i] for i in members], poses[members], fixed, rounds)
+        poses[members], left = pushed_apart([solids[i] for i in members], poses[members], fixed)
         for joint in (j for j in joints if found.group[j.a] == number):
             pair = members.index(joint.a), members.index(joint.b)
             both = [solids[joint.a], solids[joint.b]]
@@ -138,6 +134,8 @@ def _of_faces(fragment: Fragment, cloud: Any, logit: torch.Tensor, i: int) -> np
     from scipy.spatial import cKDTree
 
     mine = cloud.fragment == i
-    known = np.concatenate([cloud.points[mine].numpy(), 0.05 * cloud.normals[mine].numpy()], 1)
-    asked = np.concatenate([fragment.corners.mean(1) / cloud.scale, 0.05 * fragment.normals], 1)
-    return logit[mine].sigmoid().numpy()[cKDTree(known).query(asked, workers=-1)[1]]
+    middles = torch.from_numpy(fragment.corners.mean(1) / cloud.scale)
+    known = cKDTree(placed(cloud.points[mine], cloud.normals[mine]))
+    return (
+        logit[mine].sigmoid().numpy()[known.query(placed(middles, torch.from_numpy(fragment.normals)), workers=-1)[1]]
+    )

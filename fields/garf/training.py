@@ -15,14 +15,14 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from fields.garf import flow
-from fields.garf.clouds import Cloud
+from fields.garf.clouds import Cloud, cloud_of
 from fields.garf.config import GarfConfig
-from fields.garf.contact import inverse, moved
 from fields.garf.denoiser import Tokens
 from fields.garf.encoder import dice, fit_loss
 from fields.garf.matching import breaks_of, fits
 from fields.garf.model import Garf
-from fields.garf.objects import broken
+from fields.garf.objects import broken, prepare
+from fields.geometry.rigid import move
 
 _RIGHT, _WRONG = (3.0, 0.015), (8.0, 0.04)
 """Joints that are off by less, degrees and sizes of the object, are right; by more, wrong; between, neither."""
@@ -44,6 +44,11 @@ class GarfTraining:
         self.known: dict[int, Cloud] = {}
         self.seen: dict[int, _Remembered] = {}
         self._begin_encoder()
+
+    @staticmethod
+    def gather(config: GarfConfig, folder: Path, watch: Callable[[int, int], None]) -> list[Path]:
+        """What it learns from, made where it is missing."""
+        return prepare(folder, config.objects, watch)
 
     def step(self, i: int) -> dict[str, Tensor]:
         torch.manual_seed(self.seed * 1_000_003 + i)  # what is drawn depends on nothing before
@@ -181,8 +186,7 @@ def learn_joints(model: Garf, numbers: range, watch: Callable[[int, int], None] 
         # Numbers the encoder has learned from would look better than they are: these are others.
         _, fragments, rng = broken(500_000 + number)
         torch.manual_seed(number)
-        cloud_rows = tried(model, fragments, rng)
-        for evidence, area, error in cloud_rows:
+        for evidence, area, error in tried(model, fragments, rng):
             if error[0] < _RIGHT[0] and error[1] < _RIGHT[1]:
                 right.append(True)
             elif error[0] > _WRONG[0] or error[1] > _WRONG[1]:
@@ -198,8 +202,6 @@ def learn_joints(model: Garf, numbers: range, watch: Callable[[int, int], None] 
 def tried(model: Garf, fragments: list, rng: Any) -> list[tuple[Tensor, float, tuple[float, float]]]:
     """The best ways in which assembled fragments may fit each other: the evidence, the lesser area of break, and by how much
     each is wrong, in degrees and sizes of the object."""
-    from fields.garf.clouds import cloud_of
-
     turned = []
     turns = roma.random_rotmat(len(fragments))
     for fragment, turn in zip(fragments, turns, strict=True):
@@ -212,18 +214,12 @@ def tried(model: Garf, fragments: list, rng: Any) -> list[tuple[Tensor, float, t
     for a, b in combinations(range(len(fragments)), 2):
         truth = torch.eye(4)
         truth[:3, :3] = turns[a] @ turns[b].T
-        middle = breaks[b].surface.points.mean(0)[None]
+        middle = breaks[b].surface.points.mean(0)
+        area = min(breaks[a].surface.break_area, breaks[b].surface.break_area)
         for fit in fits(a, b, breaks):
-            off = inverse(truth) @ fit.pose
-            angle = torch.rad2deg(torch.acos(((off[:3, :3].trace() - 1) / 2).clamp(-1, 1)))
-            away = (moved(middle, fit.pose) - moved(middle, truth)).norm()
-            found.append(
-                (
-                    fit.evidence,
-                    min(breaks[a].surface.break_area, breaks[b].surface.break_area),
-                    (float(angle), float(away)),
-                )
-            )
+            angle = torch.rad2deg(roma.rotmat_geodesic_distance(fit.pose[:3, :3], truth[:3, :3]))
+            away = (move(fit.pose, middle) - move(truth, middle)).norm()
+            found.append((fit.evidence, area, (float(angle), float(away))))
     return found
 
 
@@ -237,15 +233,19 @@ class _Remembered:
     points: Tensor
     normals: Tensor
     fragment: Tensor
+    broken: Tensor
+    """(N,) how likely a point is break."""
     features: Tensor
-    """(N, F): of the encoder, and how likely a point is break."""
+    """(N, F) what the denoiser is shown of it."""
 
     @classmethod
     @torch.no_grad()
     def of(cls, model: Garf, cloud: Cloud) -> _Remembered:
         seen = model.encoder(cloud, roma.random_rotmat(cloud.pieces))
-        features = [seen.features] if model.size == "paper" else [seen.features, seen.break_logit.sigmoid()[:, None]]
-        return cls(cloud.points, cloud.normals.half(), cloud.fragment, torch.cat(features, 1).half())
+        broken, features = seen.break_logit.sigmoid(), seen.features
+        if model.size == "cpu":
+            features = torch.cat([features, broken[:, None]], 1)
+        return cls(cloud.points, cloud.normals.half(), cloud.fragment, broken, features.half())
 
 
 @dataclass
@@ -276,7 +276,7 @@ def presented(objects: list[_Remembered], count: int, draw: random.Random | None
     base = 0
     for number, one in enumerate(objects):
         pieces = int(one.fragment[-1]) + 1
-        index = chosen_points(one.fragment, one.features[:, -1].float(), count)
+        index = chosen_points(one.fragment, one.broken, count)
         of, amount = one.fragment[index], torch.bincount(one.fragment, minlength=pieces)
         first = int(amount.argmax())
         scale = draw.uniform(0.75, 1.25) if draw else 1.0

@@ -66,30 +66,28 @@ class Plan:
 
     def __init__(self, points: Tensor, fragment: Tensor, config: TransformerConfig) -> None:
         most = int(2 / config.cell)
+        tall = most + 3 + config.stem  # room for neighbours of border cells: keys of different rows stay apart
         cells = ((points.detach() + 1) / config.cell).floor().long().clamp(0, most)
-        depth = most.bit_length()
+        distinct, cell_of = _distinct(cells, fragment, tall)
+        self.wide = _around(distinct, config.stem, tall) if config.stem else None
         self.levels: list[_Level] = []
-        self.wide: Tensor | None = None
         for stage in range(len(config.encoder)):
-            tall = most + 3 + config.stem  # room for neighbours of border cells: keys of different rows stay apart
-            key = ((fragment * tall + cells[:, 0]) * tall + cells[:, 1]) * tall + cells[:, 2]
-            distinct, cell_of = torch.unique(key, return_inverse=True)
-            if stage == 0 and config.stem:
-                self.wide = _around(distinct, config.stem, tall)
+            depth = max(most.bit_length() - stage, 1)
             orders = [patches(fragment, order(cells, depth), config.patch) for order in ORDERS]
-            parent = None
             here = _Level(cell_of, _around(distinct, 3, tall), orders, None)
             if stage + 1 < len(config.encoder):
-                cells, most, depth = cells >> 1, most >> 1, max(depth - 1, 1)
-                tall = most + 3
-                key = ((fragment * tall + cells[:, 0]) * tall + cells[:, 1]) * tall + cells[:, 2]
-                _, parent, count = torch.unique(key, return_inverse=True, return_counts=True)
-                first = torch.zeros_like(count).scatter_(
-                    0, parent.flip(0), torch.arange(len(parent), device=parent.device).flip(0)
-                )
-                cells, fragment = cells[first], fragment[first]
-                here = here._replace(parent=parent)
+                cells = cells >> 1
+                distinct, parent = _distinct(cells, fragment, tall)
+                cells = cells.new_empty(len(distinct), 3).index_copy(0, parent, cells)  # those of one parent are alike
+                fragment = fragment.new_empty(len(distinct)).index_copy(0, parent, fragment)
+                cell_of, here = torch.arange(len(distinct), device=cells.device), here._replace(parent=parent)
             self.levels.append(here)
+
+
+def _distinct(cells: Tensor, fragment: Tensor, tall: int) -> tuple[Tensor, Tensor]:
+    """Keys (V,) of the occupied cells of all fragments, ascending, and which of them each point lies in (N,)."""
+    key = ((fragment * tall + cells[:, 0]) * tall + cells[:, 1]) * tall + cells[:, 2]
+    return torch.unique(key, return_inverse=True)
 
 
 def _around(distinct: Tensor, edge: int, tall: int) -> Tensor:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fields.reacto.screws import exponential, left_jacobian, move, slides
+from fields.geometry.rigid import move
+from fields.reacto.screws import exponential, left_jacobian, slides
 from fields.reacto.tracks import Tracks
 
 _SCALES = (8.0, 4.0, 2.0, 1.0)  # of the loss, in tolerances, one after the other

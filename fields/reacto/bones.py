@@ -10,7 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fields.reacto.screws import exponential, inverse, move
+from fields.geometry.rigid import inverse, move
+from fields.reacto.screws import exponential
 
 _SMALLEST = 0.01  # radii: no Gaussian gets thinner
 _HIDDEN = 64

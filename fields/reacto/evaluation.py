@@ -16,13 +16,14 @@ from torch import Tensor
 from fields.data.scene import Split
 from fields.errors import DataError
 from fields.geometry.points import spread_over
+from fields.geometry.rigid import move
 from fields.geometry.surface import extract_mesh
 from fields.io.atomic import read_json
 from fields.metrics import iou
 from fields.reacto.field import ArticulatedField
 from fields.reacto.kinds import Joint, joints_of
 from fields.reacto.scene import VideoScene
-from fields.reacto.screws import exponential, move, prismatic, revolute
+from fields.reacto.screws import exponential, prismatic, revolute
 from fields.reacto.skinned import SkinnedField
 from fields.training.evaluation import Evaluation
 from fields.training.evaluation import compare as compare_now

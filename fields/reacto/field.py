@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize, softplus
 
 from fields.core import accumulate_along_rays, render_weight_from_density, rises
-from fields.reacto.screws import exponential, rescaled, within
+from fields.geometry.rigid import within
+from fields.reacto.screws import exponential, rescaled
 from fields.rendering import Field, Rendering
 from fields.tensorf.field import TensoRF
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from fields.reacto.screws import exponential, move, slides
+from fields.geometry.rigid import move
+from fields.reacto.screws import exponential, slides
 from fields.reacto.tracks import Tracks, planes, solved
 
 TURNS, SLIDES = 0.7, 0.5  # the most from one frame to the next: radians, radii of the box

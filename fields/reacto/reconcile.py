@@ -7,9 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from fields.geometry.rigid import move
 from fields.reacto.following import filled
 from fields.reacto.parts import Part, adjusted, own_tracks, poses_of
-from fields.reacto.screws import exponential, move, slides
+from fields.reacto.screws import exponential, slides
 from fields.reacto.tracks import Tracks
 
 _STRETCH = 0.05  # of the tracks of a part in the time it is best known, that it must have in another

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from fields.data.scene import Split
 from fields.errors import DataError
+from fields.geometry.rigid import inverse, move
 from fields.radiance import dilate
 from fields.reacto.parts import Part, noise_of, poses_of
 from fields.reacto.scene import VideoScene
-from fields.reacto.screws import inverse, move
 from fields.reacto.tracks import Tracks
 from fields.tensors import resolution_for
 from fields.training.carving import visual_hull

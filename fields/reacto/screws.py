@@ -71,21 +71,3 @@ def transformed(pose: Tensor, twist: Tensor) -> Tensor:
     turn, along = (pose[..., :3, :3] @ part[..., None] for part in (twist[..., :3], twist[..., 3:]))
     turn, along = turn[..., 0], along[..., 0]
     return torch.cat([turn, along + torch.linalg.cross(pose[..., :3, 3], turn)], -1)
-
-
-def move(pose: Tensor, points: Tensor) -> Tensor:
-    """Points (…, 3) moved by poses (…, 4, 4)."""
-    return (pose[..., :3, :3] @ points[..., None])[..., 0] + pose[..., :3, 3]
-
-
-def inverse(pose: Tensor) -> Tensor:
-    """Of rigid poses (…, 4, 4)."""
-    rotation = pose[..., :3, :3].mT
-    top = torch.cat([rotation, -rotation @ pose[..., :3, 3:]], -1)
-    return torch.cat([top, pose[..., 3:, :]], -2)
-
-
-def within(pose: Tensor, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-    """Rays (…, 3), (…, 3) in the frame of what has these poses (…, 4, 4)."""
-    back = inverse(pose)
-    return move(back, origins), (back[..., :3, :3] @ directions[..., None])[..., 0]

@@ -21,11 +21,12 @@ from fields.core import (
     render_weight_from_density,
     rises,
 )
+from fields.geometry.rigid import inverse, move, within
 from fields.radiance import dilate
 from fields.reacto.bones import Bones, Skin
 from fields.reacto.dual_quaternions import blended, carried, dual_quaternions
 from fields.reacto.field import COLOURS, MovingField, PartField
-from fields.reacto.screws import exponential, inverse, move, within
+from fields.reacto.screws import exponential
 from fields.rendering import Rendering
 
 _KNOT = 4.0  # frames, that knots of the motion's splines are apart

@@ -9,12 +9,12 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from fields.data.scene import Scene
+from fields.geometry.rigid import inverse, move
 from fields.radiance import cell_centres, cell_of
 from fields.reacto.config import QrbsConfig
 from fields.reacto.geodesic import assigned, interior_distances, sparsity
 from fields.reacto.parts import Part, poses_of
 from fields.reacto.rigging import Rig, box_around
-from fields.reacto.screws import inverse, move
 from fields.reacto.skinned import SkinnedField, Warped
 from fields.reacto.video import Batch, VideoTraining, find_empty
 from fields.rendering import Rendering

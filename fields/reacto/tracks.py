@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from fields.errors import DataError
+from fields.geometry.rigid import within
 from fields.reacto.scene import Flow, VideoScene
-from fields.reacto.screws import within
 
 _HELD = 1e-6  # keeps points solvable that are seen from one place only
 _HOPS = 4  # a track goes on from the farthest frame it was followed to, so often to either side

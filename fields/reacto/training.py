@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fields.geometry.rigid import inverse, move
 from fields.reacto.config import ReactoConfig
 from fields.reacto.field import ArticulatedField, PartField
 from fields.reacto.kinds import joints_of
 from fields.reacto.rigging import Rig
-from fields.reacto.screws import inverse, move
 from fields.reacto.video import Batch, VideoTraining, find_empty
 from fields.rendering import Rendering
 from fields.tensors import resolution_for

@@ -8,7 +8,7 @@ import roma
 import torch
 
 from fields.garf.clouds import cloud_of, object_scale
-from fields.garf.contact import EVIDENCE, Surface, evidence, inverse, moved
+from fields.garf.contact import EVIDENCE, Surface, evidence
 from fields.garf.fracturing import fracture
 from fields.garf.fragment import Fragment, sample
 from fields.garf.invariants import COUNT, invariants
@@ -18,6 +18,7 @@ from fields.garf.solidity import overlaps, pushed_apart, solids_of
 from fields.garf.solids import random_solid
 from fields.garf.verifier import Verifier
 from fields.garf.wear import Wear, worn
+from fields.geometry.rigid import inverse, move
 
 manifold3d = pytest.importorskip("manifold3d")
 
@@ -93,17 +94,17 @@ def test_a_fragment_settles_where_it_broke_off(kind):
     one, two = surface(a, scale), surface(b, scale, 1)
     middle = two.breaks.points.mean(0)
     start = turned(2.0, (0.6, 0.0, 0.8))
-    start[:3, 3] += middle - moved(middle[None], start)[0] + 0.005
+    start[:3, 3] += middle - move(start, middle) + 0.005
     found = settle(two, start, [(one, torch.eye(4))], (0.03, 0.02, 0.012, 0.008), steps=6)
     # Both are sampled at random, 0.01 apart; what is left is a tenth of that.
-    assert (moved(two.points, found) - two.points).norm(dim=-1).max() < 4e-3
+    assert (move(found, two.points) - two.points).norm(dim=-1).max() < 4e-3
 
 
 def test_plane_step_closes_gaps_exactly_where_it_can():
     torch.manual_seed(0)
     x, normal = torch.rand(1, 60, 3), torch.nn.functional.normalize(torch.randn(1, 60, 3), dim=-1)
     motion = turned(0.5, (0.0, 0.6, 0.8), (0.01, -0.02, 0.005))
-    gap = ((x[0] - moved(x[0], motion)) * normal[0]).sum(-1)[None]
+    gap = ((x[0] - move(motion, x[0])) * normal[0]).sum(-1)[None]
     torch.testing.assert_close(plane_step(x, normal, gap, torch.ones(1, 60))[0], motion, atol=2e-4, rtol=0)
 
 

@@ -65,8 +65,6 @@ def test_it_does_not_care_for_order_frame_or_unit(model):
         pose[:3, 3] = 500 * torch.randn(3).double().numpy()
         turned = Fragment(given[i].name, given[i].vertices @ pose[:3, :3].T + pose[:3, 3], given[i].faces)
         other.append(turned)
-        rigid = pose.copy()
-        rigid[:3, :3] /= 1000
         back = np.array(truth[given[i].name]) @ np.linalg.inv(pose)
         back[:3] *= 1000  # the world in millimetres too
         home.append(back)
@@ -161,3 +159,19 @@ def test_training_by_the_command(tmp_path, capfd):
     assert load_model(tmp_path / "run").verifier.linear.weight.any()
     assert run("train", "garf", *short, "--out", tmp_path / "run", "--resume", "--fit", 0.1) == 2
     assert "another fit" in capfd.readouterr().err
+
+
+def test_crumbs_far_away_do_not_matter(model):
+    """A scan's stray triangle, a hundred sizes away: what is looked up stays small, and the rest fits as before."""
+    _, pieces, _ = broken(2_000_003, 3, "tube")
+    far = pieces[0].vertices.mean(0) + [[100, 100, 100], [100.01, 100, 100], [100, 100.01, 100]]
+    count = len(pieces[0].vertices)
+    spoilt = Fragment("spoilt", np.concatenate([pieces[0].vertices, far]), np.concatenate([pieces[0].faces, [[count, count + 1, count + 2]]]))  # fmt: skip
+    found = reassemble([spoilt, *pieces[1:]], model)
+    assert found.group == [0, 0, 0]
+
+
+@pytest.mark.parametrize("setting", [["--size", "huge"], ["--objects", 0], ["--tokens", 3], ["--flow-iterations", -1]])
+def test_settings_without_sense_are_refused(setting, tmp_path, capfd):
+    assert run("train", "garf", *setting, "--out", tmp_path / "run") != 0
+    assert "Traceback" not in capfd.readouterr().err and not (tmp_path / "run").exists()

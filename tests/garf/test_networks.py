@@ -4,7 +4,7 @@ import pytest
 import roma
 import torch
 
-from fields.garf.denoiser import Denoiser, DenoiserConfig, Tokens, fourier, parameters
+from fields.garf.denoiser import Denoiser, DenoiserConfig, Tokens, fourier
 from fields.garf.encoder import FractureEncoder
 from fields.garf.flow import noise, noised, reassembled, stepped
 from fields.garf.model import SIZES
@@ -68,6 +68,10 @@ def test_nothing_passes_between_fragments():
     inputs = torch.randn(150, 6)
     alone = net(inputs[50:100], Plan(points[50:100], torch.zeros(50, dtype=torch.long), TINY))
     torch.testing.assert_close(net(inputs, Plan(points, fragment, TINY))[50:100], alone, atol=1e-5, rtol=1e-4)
+
+
+def parameters(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
 
 
 def test_published_sizes():

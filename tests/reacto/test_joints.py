@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from fields.geometry.rigid import move
 from fields.reacto.adjustment import adjust
 from fields.reacto.following import filled
 from fields.reacto.joints import find_parts
 from fields.reacto.parts import poses_of
-from fields.reacto.screws import exponential, move, prismatic, revolute
+from fields.reacto.screws import exponential, prismatic, revolute
 from fields.reacto.tracks import Tracks
 
 FRAMES, FOCAL = 20, 200.0

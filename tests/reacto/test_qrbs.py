@@ -10,9 +10,9 @@ from fields.apps.viewer.joints import BonesPanel
 from fields.apps.viewer.viewer import Subject, Viewer
 from scipy.spatial.transform import Rotation
 
+from fields.geometry.rigid import move
 from fields.io.run import scene_of
 from fields.methods import method
-from fields.reacto.screws import move
 from tests.commands import run
 
 

@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
+from fields.geometry.rigid import inverse, move
 from fields.reacto.field import ArticulatedField
 from fields.reacto.kinds import joint_of
-from fields.reacto.screws import cross_matrix, exponential, inverse, left_jacobian, move, prismatic, rescaled, revolute
+from fields.reacto.screws import cross_matrix, exponential, left_jacobian, prismatic, rescaled, revolute
 
 
 @pytest.mark.parametrize("size", [0.0, 1e-9, 1e-5, 1e-3, 1.0, 3.1])

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from fields.data.cameras import Cameras
+from fields.geometry.rigid import inverse, move
 from fields.reacto.dual_quaternions import blended, carried, dual_quaternions
 from fields.reacto.geodesic import assigned, interior_distances, sparsity
-from fields.reacto.screws import exponential, inverse, move, revolute
+from fields.reacto.screws import exponential, revolute
 from fields.reacto.skinned import SkinnedField
 from fields.reacto.video import find_empty
 from fields.rendering import orbit, render

@@ -5,10 +5,10 @@ import torch
 from fields.benchmarks.articulated import ceiling
 from fields.benchmarks.articulated.noise import Noise
 
+from fields.geometry.rigid import move
 from fields.methods import shipped
 from fields.reacto.evaluation import Truth
 from fields.reacto.scene import load_scene
-from fields.reacto.screws import move
 
 
 def test_noise_is_as_large_as_it_says_and_of_what_it_says_only():
