@@ -29,6 +29,7 @@ HEADERS = (
     "decoder.h",
     "neighbours.h",
     "moments.h",
+    "alignment.h",
     "pdf.h",
     "cloud.h",
     "box_adam.h",

@@ -180,7 +180,7 @@ def relax(
         for _ in range(sweeps):
             for i in (i for i in poses if i != fixed):
                 others = [(surfaces[j], pose) for j, pose in poses.items() if j != i]
-                poses[i] = settle(surfaces[i], poses[i], others, (radius,), steps=1)
+                poses[i] = settle([(surfaces[i], poses[i])], others, (radius,), steps=1) @ poses[i]
     return poses
 
 

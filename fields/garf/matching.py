@@ -15,8 +15,9 @@ import roma
 import torch
 from torch import Tensor
 
+from fields.core import NearestTable, aligned, support
 from fields.garf.clouds import Cloud
-from fields.garf.contact import REACH, Patch, Surface, evidence
+from fields.garf.contact import Patch, Surface, evidence
 from fields.garf.encoder import Seen
 from fields.garf.fragment import Fragment, Samples, sample
 from fields.garf.invariants import symmetric
@@ -32,6 +33,8 @@ _GUESSES = 1500
 """Pairs of points that are tried, of two fragments."""
 _PROBES = 64
 """Break points that a guess is judged by."""
+_CLOSELY = 600
+"""And what is left of them."""
 _SETTLED = 60
 """Guesses that may settle."""
 
@@ -160,42 +163,20 @@ def guesses(a: Break, b: Break, most: int = _GUESSES) -> Tensor:
     return torch.cat(poses)
 
 
-def _looked_up(
-    a: Patch, b: Patch, poses: Tensor, count: int, tolerance: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """About `count` points of b in a's frame (H, S, 3), the normals of their counterparts (H, S, 3), their gaps along these, and how
-    much each counts, (H, S) each."""
-    points, normals = b.some(count)
-    x = torch.einsum("hij,sj->hsi", poses[:, :3, :3], points) + poses[:, None, :3, 3]
-    facing = torch.einsum("hij,sj->hsi", poses[:, :3, :3], normals)
-    index = a.near(x)
-    found, index = index >= 0, index.clamp(min=0)
-    if not len(a.points):
-        return x, facing, x[..., 0], torch.zeros_like(x[..., 0])
-    target = a.normals[index]
-    offset = x - a.points[index]
-    gap = (offset * target).sum(-1)
-    aside = (offset * offset).sum(-1) - gap * gap
-    agree = a.facing * (target * facing).sum(-1)
-    weight = found * (agree > 0.5) * (1 - (gap / tolerance) ** 2).clamp(min=0) * (aside < (2 * REACH) ** 2) * agree
-    return x, target, gap, weight
+def agreement(a: Surface, b: Surface, poses: Tensor, tolerance: float) -> Tensor:
+    """(H,) how much of the breaks and rims finds its counterpart as b is posed, from both sides, in areas of break."""
+    total = torch.zeros(len(poses))
+    for target, source, way in ((a, b, poses), (b, a, inverse(poses))):
+        total += source.break_area * (support(way, _patches(target, source, _PROBES), tolerance) @ _SHARES)
+    return total
 
 
-def settled(
-    a: Surface, b: Surface, poses: Tensor, tolerances: tuple[float, ...] = (0.03, 0.03, 0.02, 0.02, 0.012, 0.012)
-) -> Tensor:
-    """Poses (H, 4, 4) after a few steps of point-to-plane ICP, all at once: break on break, and rim beside rim."""
-    for tolerance in tolerances:
-        both = [_looked_up(*pair, poses, 2 * _PROBES, tolerance) for pair in ((a.breaks, b.breaks), (a.rim, b.rim))]
-        x, target, gap, weight = (torch.cat(parts, 1) for parts in zip(*both, strict=True))
-        poses = plane_step(x, target, gap, weight) @ poses
-    return poses
+_SHARES = torch.tensor([1.0, 0.5])
+"""What break has to say, and what its rim."""
 
 
-def support(a: Surface, b: Surface, poses: Tensor, tolerance: float) -> Tensor:
-    """(H,) share of the break and rim of b that finds its counterpart, times the area of its break."""
-    both = [_looked_up(*pair, poses, _PROBES, tolerance)[3].mean(1) for pair in ((a.breaks, b.breaks), (a.rim, b.rim))]
-    return b.break_area * (both[0] + 0.5 * both[1].nan_to_num())
+def _patches(target: Surface, source: Surface, count: int) -> list[tuple[NearestTable, Tensor, Tensor]]:
+    return [(target.breaks.near, *source.breaks.some(count)), (target.rim.near, *source.rim.some(count))]
 
 
 def fits(a: int, b: int, breaks: list[Break], keep: int = 4) -> list[Fit]:
@@ -205,11 +186,10 @@ def fits(a: int, b: int, breaks: list[Break], keep: int = 4) -> list[Fit]:
         return []
     poses = guesses(one, two)
     p, q = one.surface, two.surface
-    coarse = support(p, q, poses, 0.015) + support(q, p, inverse(poses), 0.015)
-    poses = poses[coarse.topk(min(_SETTLED, len(poses)))[1]]
-    poses = settled(p, q, poses)
-    poses = inverse(settled(q, p, inverse(poses), (0.012, 0.008)))
-    fine = support(p, q, poses, 0.004) + support(q, p, inverse(poses), 0.004)
+    poses = poses[agreement(p, q, poses, 0.015).topk(min(_SETTLED, len(poses)))[1]]
+    poses = aligned(poses, _patches(p, q, 2 * _PROBES), (0.03, 0.03, 0.02, 0.02, 0.012, 0.012))
+    poses = inverse(aligned(inverse(poses), _patches(q, p, 2 * _PROBES), (0.012, 0.008)))
+    fine = agreement(p, q, poses, 0.004)
     kept: list[Tensor] = []
     middle = two.points.mean(0)
     for k in fine.argsort(descending=True).tolist():
@@ -217,11 +197,8 @@ def fits(a: int, b: int, breaks: list[Break], keep: int = 4) -> list[Fit]:
             kept.append(poses[k])
         if len(kept) == keep:
             break
-    found = []
-    for pose in kept:
-        pose = settle(q, pose, [(p, torch.eye(4))], (0.012, 0.008))
-        found.append(Fit(a, b, pose, evidence(p, q, pose)))
-    return found
+    settled = aligned(torch.stack(kept), _patches(p, q, _CLOSELY), (0.012, 0.012, 0.008, 0.008))
+    return [Fit(a, b, *both) for both in zip(settled, evidence(p, q, settled), strict=True)]
 
 
 def _apart(one: Tensor, other: Tensor, middle: Tensor) -> bool:
@@ -229,28 +206,33 @@ def _apart(one: Tensor, other: Tensor, middle: Tensor) -> bool:
     return bool(angle < 0.98) or bool((move(one, middle) - move(other, middle)).norm() > 0.03)
 
 
-def settle(
-    moving: Surface, pose: Tensor, others: list[tuple[Surface, Tensor]], radii: tuple[float, ...], steps: int = 3
-) -> Tensor:
-    """The pose (4, 4) of a fragment after its breaks and rims have settled on those of others, each at a pose of its own."""
+Posed = list[tuple[Surface, Tensor]]
+"""Surfaces, each at a pose (4, 4)."""
+
+
+def settle(moving: Posed, others: Posed, radii: tuple[float, ...], steps: int = 3) -> Tensor:
+    """The motion (4, 4) by which some fragments settle as one, breaks and rims on those of others."""
+    total = torch.eye(4)
     for radius in radii:
         for _ in range(steps):
-            found = [_pull(patch, pose, others, radius) for patch in (moving.breaks, moving.rim)]
+            found = [
+                _pull(patch, total @ pose, others, radius)
+                for surface, pose in moving
+                for patch in (surface.breaks, surface.rim)
+            ]
             x, target, gap, weight = (torch.cat(parts) for parts in zip(*found, strict=True))
             if len(x) < 6:
-                return pose
-            motion = plane_step(x[None], target[None], gap[None], weight[None])[0]
-            pose = motion @ pose
+                return total
+            motion = plane_step(x, target, gap, weight)
+            total = motion @ total
             if float((motion - torch.eye(4)).abs().max()) < 1e-5:
                 break
-    return pose
+    return total
 
 
-def _pull(
-    patch: Patch, pose: Tensor, others: list[tuple[Surface, Tensor]], radius: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _pull(patch: Patch, pose: Tensor, others: Posed, radius: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Points of a patch in the world (N, 3), the normals of their nearest counterparts, their gaps along these, and how much each counts."""
-    points, normals = patch.some(600)
+    points, normals = patch.some(_CLOSELY)
     world, facing = move(pose, points), normals @ pose[:3, :3].T
     best = torch.full((len(world),), radius)
     gap, normal = torch.zeros(len(world)), torch.zeros_like(world)
@@ -276,16 +258,15 @@ def _pull(
 
 
 def plane_step(x: Tensor, target: Tensor, gap: Tensor, weight: Tensor) -> Tensor:
-    """The small motions (H, 4, 4) that close gaps (H, N) of points x (H, N, 3) along normals (H, N, 3) best."""
-    total = weight.sum(1).clamp(min=1e-9)
-    middle = (weight[..., None] * x).sum(1) / total[:, None]
-    rows = torch.cat([torch.linalg.cross(x - middle[:, None], target), target], -1)
-    weighted = rows * weight[..., None]
-    matrix = weighted.transpose(1, 2) @ rows
-    scale = matrix.diagonal(dim1=1, dim2=2).mean(1).clamp(min=1e-6)
-    matrix = matrix + torch.eye(6) * (1e-3 * scale)[:, None, None]  # what slides along a flat break stays
-    step = torch.linalg.solve(matrix, -(weighted * gap[..., None]).sum(1))
-    motion = torch.eye(4).repeat(len(x), 1, 1)
-    motion[:, :3, :3] = roma.rotvec_to_rotmat(step[:, :3].clamp(-0.3, 0.3))
-    motion[:, :3, 3] = middle + step[:, 3:] - torch.einsum("hij,hj->hi", motion[:, :3, :3], middle)
+    """The small motion (4, 4) that closes gaps (N,) of points x (N, 3) along normals (N, 3) best."""
+    middle = (weight[:, None] * x).sum(0) / weight.sum().clamp(min=1e-9)
+    rows = torch.cat([torch.linalg.cross(x - middle, target), target], -1)
+    weighted = rows * weight[:, None]
+    matrix = weighted.T @ rows
+    scale = matrix.diagonal().mean().clamp(min=1e-6)
+    matrix = matrix + 1e-3 * scale * torch.eye(6)  # what slides along a flat break stays
+    step = torch.linalg.solve(matrix, -weighted.T @ gap)
+    motion = torch.eye(4)
+    motion[:3, :3] = roma.rotvec_to_rotmat(step[:3].clamp(-0.3, 0.3))
+    motion[:3, 3] = middle + step[3:] - motion[:3, :3] @ middle
     return motion

@@ -13,6 +13,11 @@ def move(pose: Tensor, points: Tensor) -> Tensor:
     return (pose[..., :3, :3] @ points[..., None])[..., 0] + pose[..., :3, 3]
 
 
+def move_by_each(poses: Tensor, points: Tensor) -> Tensor:
+    """Points (N, 3) moved by each of the poses (H, 4, 4): (H, N, 3)."""
+    return points @ poses[:, :3, :3].mT + poses[:, None, :3, 3]
+
+
 def inverse(pose: Tensor) -> Tensor:
     """Of rigid poses (…, 4, 4)."""
     rotation = pose[..., :3, :3].mT

@@ -95,17 +95,17 @@ def test_a_fragment_settles_where_it_broke_off(kind):
     middle = two.breaks.points.mean(0)
     start = turned(2.0, (0.6, 0.0, 0.8))
     start[:3, 3] += middle - move(start, middle) + 0.005
-    found = settle(two, start, [(one, torch.eye(4))], (0.03, 0.02, 0.012, 0.008), steps=6)
+    found = settle([(two, start)], [(one, torch.eye(4))], (0.03, 0.02, 0.012, 0.008), steps=6) @ start
     # Both are sampled at random, 0.01 apart; what is left is a tenth of that.
     assert (move(found, two.points) - two.points).norm(dim=-1).max() < 4e-3
 
 
 def test_plane_step_closes_gaps_exactly_where_it_can():
     torch.manual_seed(0)
-    x, normal = torch.rand(1, 60, 3), torch.nn.functional.normalize(torch.randn(1, 60, 3), dim=-1)
+    x, normal = torch.rand(60, 3), torch.nn.functional.normalize(torch.randn(60, 3), dim=-1)
     motion = turned(0.5, (0.0, 0.6, 0.8), (0.01, -0.02, 0.005))
-    gap = ((x[0] - move(motion, x[0])) * normal[0]).sum(-1)[None]
-    torch.testing.assert_close(plane_step(x, normal, gap, torch.ones(1, 60))[0], motion, atol=2e-4, rtol=0)
+    gap = ((x - move(motion, x)) * normal).sum(-1)
+    torch.testing.assert_close(plane_step(x, normal, gap, torch.ones(60)), motion, atol=2e-4, rtol=0)
 
 
 def test_the_verifier_is_a_calibrated_judge():

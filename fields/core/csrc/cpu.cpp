@@ -8,6 +8,7 @@
 #include "rays.h"
 #include "decoder.h"
 #include "moments.h"
+#include "alignment.h"
 #include "neighbours.h"
 #include "pdf.h"
 #include "cloud.h"
