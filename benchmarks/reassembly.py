@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +85,7 @@ def main() -> None:
                 began = time.perf_counter()
                 found = chosen[way](fragments)
                 row = errors_against(truth, found) | {"seconds": time.perf_counter() - began}
-                row |= {"together": float(np.mean([group == 0 for group in found.group]))}
+                row |= beyond(truth, found)
                 results[f"{way}/{count}/{number}"] = row | {
                     "kind": kind,
                     "worn": bool(number % 2),
@@ -96,17 +97,56 @@ def main() -> None:
             print(line(way, count, rows), flush=True)
     print()
     for way in arguments.ways:
-        rows = [row for name, row in results.items() if name.startswith(way)]
+        print(way, reliability([row for name, row in results.items() if name.startswith(f"{way}/")]))
+    for way in arguments.ways:
+        rows = [row for name, row in results.items() if name.startswith(f"{way}/")]
         for worn in (False, True):
             print(line(f"{way}, {'worn' if worn else 'fresh'}", 0, [row for row in rows if row["worn"] is worn]))
+
+
+def beyond(truth: np.ndarray, found: Reassembly) -> dict:
+    """What else there is to say of one object: how many fragments hang together, how well parts are placed where even what fits nowhere is
+    put somewhere, as in published figures, how sure it was of each fragment and whether it was right, and how well breaks were told."""
+    row: dict = {"together": float(np.mean([group == 0 for group in found.group]))}
+    placed = replace(found, world_from_fragment=found.guessed())
+    row["part_accuracy_placed"] = errors_against(truth, placed)["part_accuracy"]
+    relative = np.linalg.inv(truth[found.anchor]) @ truth
+    size = float(np.ptp(np.concatenate([f.moved(p).vertices for f, p in zip(found.fragments, relative, strict=True)]), 0).max())  # fmt: skip
+    row["sure"] = [
+        [confidence, bool(np.linalg.norm(f.moved(pose).vertices - f.moved(true).vertices, axis=1).mean() < 0.02 * size)]
+        for i, (f, confidence, pose, true) in enumerate(
+            zip(found.fragments, found.confidence, found.world_from_fragment, relative, strict=True)
+        )
+        if i != found.anchor and found.group[i] == 0
+    ]
+    if found.broken:
+        areas = np.concatenate([f.areas for f in found.fragments])
+        said = np.concatenate(found.broken) > 0.5
+        true = np.concatenate([f.partner for f in found.fragments if f.partner is not None]) >= 0
+        row["break_iou"] = float((areas * (said & true)).sum() / (areas * (said | true)).sum())
+    return row
+
+
+def reliability(rows: list[dict]) -> str:
+    """How often what it was sure of to some degree was right, and by how much the two differ in the mean."""
+    sure = np.array([one for row in rows for one in row["sure"]])
+    if not len(sure):
+        return "nothing placed"
+    bins = np.minimum((10 * sure[:, 0]).astype(int), 9)
+    told = [(sure[bins == k, 0].mean(), sure[bins == k, 1].mean(), int((bins == k).sum())) for k in sorted(set(bins))]
+    error = sum(n * abs(said - right) for said, right, n in told) / len(sure)
+    return f"calibration error {error:.3f}: " + ", ".join(
+        f"{said:.2f} said, {right:.2f} right ({n})" for said, right, n in told
+    )
 
 
 def line(way: str, count: int, rows: list[dict]) -> str:
     mean = mean_of({k: v for k, v in row.items() if isinstance(v, float)} for row in rows)
     return (
-        f"| {way} | {count or 'all'} | {100 * mean['part_accuracy']:.1f} % | {100 * mean['part_accuracy_strict']:.1f} % | "
+        f"| {way} | {count or 'all'} | {100 * mean['part_accuracy']:.1f} % | {100 * mean['part_accuracy_placed']:.1f} % | {100 * mean['part_accuracy_strict']:.1f} % | "
         f"{100 * mean['part_accuracy_strict_rest']:.1f} % | {100 * mean['solved']:.0f} % | {mean['rmse_r']:.2f}° | {mean['geodesic']:.2f}° | "
         f"{100 * mean['rmse_t']:.2f} | {1000 * mean['chamfer']:.2f} | {mean['seconds']:.1f} s |"
+        + (f" {mean['break_iou']:.3f} |" if "break_iou" in mean else "")
     )
 
 

@@ -69,8 +69,8 @@ class NearestTable:
 
 
 def _around(points: VoxelHash) -> Tensor:
-    """(P, 8) int32: the neighbours of each, itself where there are fewer."""
-    index, _ = points.knn(points.points.detach(), _AROUND + 1)
+    """(P, 8) int32: the neighbours of each, itself where there are fewer within four cells: what lies far away is not searched for."""
+    index, _ = points.knn(points.points.detach(), _AROUND + 1, 4 * points.cell_size)
     own = torch.arange(len(index), device=index.device)[:, None]
     return torch.where(index < 0, own, index)[:, 1:].int().contiguous()
 

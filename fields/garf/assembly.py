@@ -7,20 +7,31 @@ put in the wrong place runs into others.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from itertools import combinations
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from itertools import combinations, product
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from fields.garf.contact import EVIDENCE, Surface, evidence
+from fields.garf.contact import EVIDENCE, Surface, beside, evidence
 from fields.garf.matching import Break, Fit, fits, settle
 from fields.garf.verifier import Verifier
 from fields.geometry.rigid import inverse
 
 Poses = dict[int, Tensor]
 """Fragments of a group, and their poses (4, 4) in its frame."""
+
+
+class Place(NamedTuple):
+    """Where a group may belong beside that of the anchor."""
+
+    group: int
+    pose: Tensor
+    """(4, 4) from the frame of the group to that of the anchor."""
+    confidence: float
+    """How likely that is right, by itself: not much, or the group would be there."""
 
 
 @dataclass
@@ -33,6 +44,10 @@ class Assembly:
     """Which group each fragment is in; group 0 has the anchor."""
     joints: dict[tuple[int, int], float] = field(default_factory=dict)
     """Pairs that touch, and how likely each joint is right by itself."""
+    met: float = 0.0
+    """Share of the break of the anchor's group that has found its counterpart: what has none may want a fragment that is missing."""
+    perhaps: list[Place] = field(default_factory=list)
+    """Where groups may belong that do not hang together with the anchor, the likeliest place of each first."""
 
 
 _HOPELESS = -5.0
@@ -41,6 +56,10 @@ _AGREED = 0.3
 """Likelihood below which groups are not joined, whatever all of their joints say together."""
 _TOLD = 0.018
 """Likelihood below which two fragments beside each other are not called a joint."""
+PLACES = 3
+"""Told of each group that hangs together with nothing."""
+_LOOKED_AT = 8
+"""Joints that are judged anew after each step: the likeliest."""
 ROUNDS = (3.0, 1.0, 0.0, 0.0)
 """Log-odds below which nothing is joined, round by round: what is sure first, for groups show more break than fragments."""
 
@@ -49,28 +68,54 @@ ROUNDS = (3.0, 1.0, 0.0, 0.0)
 def assemble(breaks: list[Break], verifier: Verifier, anchor: int) -> Assembly:
     """Puts fragments together: finds how any two bodies may fit, joins the likeliest, and looks again at the larger bodies."""
     surfaces = [b.surface for b in breaks]
+    judge = Judge.of(surfaces, verifier)
     bodies: list[Poses] = [{i: torch.eye(4)} for i in range(len(breaks))]
-    known: dict[tuple[frozenset[int], frozenset[int]], list[Fit]] = {}
+    memory = _Memory(breaks)
     for least in ROUNDS:
         if len(bodies) == 1:
             break
-        shown = [merged(body, breaks) for body in bodies]
-        ways: dict[tuple[frozenset[int], frozenset[int]], list[Fit]] = {}
-        for a, b in combinations(range(len(bodies)), 2):
-            key = frozenset(bodies[a]), frozenset(bodies[b])
-            found = known[key] if key in known else fits(a, b, shown)
-            ways[key] = [fit._replace(a=a, b=b) for fit in found]
-        known = ways
+        shown, ways = memory.look(bodies)
 
         def agreed(a: Poses, b: Poses, move: Tensor, bodies: list[Poses] = bodies) -> bool:
-            return likelihood(surfaces, verifier, _members(a, bodies), _members(b, bodies), move) > _AGREED
+            return judge.likelihood(_members(a, bodies), _members(b, bodies), move) > _AGREED
 
-        every = [fit for found in ways.values() for fit in found]
-        groups = _joined([b.surface for b in shown], every, verifier, least, agreed)
+        groups = _joined(replace(judge, surfaces=[b.surface for b in shown]), ways, least, agreed)
         if len(groups) < len(bodies):
-            grown = [_members(group, bodies) for group in groups]
-            bodies = [relax(surfaces, body, _first(surfaces, body, anchor)) for body in grown]
-    return _finished(surfaces, verifier, bodies, anchor)
+            bodies = [_settled(surfaces, group, bodies, anchor) for group in groups]
+    return _finished(judge, bodies, anchor, *memory.look(bodies))
+
+
+@dataclass
+class _Memory:
+    """What was found about bodies that are still as they were."""
+
+    breaks: list[Break]
+    looks: dict[frozenset[int], Break] = field(default_factory=dict)
+    ways: dict[tuple[frozenset[int], frozenset[int]], list[Fit]] = field(default_factory=dict)
+
+    def look(self, bodies: list[Poses]) -> tuple[list[Break], list[Fit]]:
+        """Bodies as if they were fragments, and the ways in which any two of them may fit."""
+        keys = [frozenset(body) for body in bodies]
+        self.looks = {
+            key: self.looks.get(key) or merged(body, self.breaks) for key, body in zip(keys, bodies, strict=True)
+        }
+        shown, ways = list(self.looks.values()), {}
+        for a, b in combinations(range(len(bodies)), 2):
+            key = keys[a], keys[b]
+            found = self.ways[key] if key in self.ways else fits(a, b, shown)
+            ways[key] = [fit._replace(a=a, b=b) for fit in found]
+        self.ways = ways
+        return shown, [fit for found in ways.values() for fit in found]
+
+
+def _settled(surfaces: list[Surface], group: Poses, bodies: list[Poses], anchor: int) -> Poses:
+    """The fragments of a group of bodies after they have settled, in the frame of the first; but where it is what it was."""
+    members = _members(group, bodies)
+    if len(group) == 1:
+        return members
+    first = _first(surfaces, members, anchor)
+    back = inverse(members[first])
+    return {i: back @ pose for i, pose in relax(surfaces, members, first).items()}
 
 
 def _members(group: Poses, bodies: list[Poses]) -> Poses:
@@ -97,74 +142,114 @@ def merged(body: Poses, breaks: list[Break]) -> Break:
     return Break.joined(parts)
 
 
-def _joined(
-    surfaces: list[Surface],
-    fits: list[Fit],
-    verifier: Verifier,
-    least: float,
-    agreed: Callable[[Poses, Poses, Tensor], bool],
-) -> list[Poses]:
+def _joined(judge: Judge, fits: list[Fit], least: float, agreed: Callable[[Poses, Poses, Tensor], bool]) -> list[Poses]:
     """Joins bodies, the likeliest joint first, to groups that look right together and to `agreed` as well."""
-    breaks = torch.tensor([min(surfaces[f.a].break_area, surfaces[f.b].break_area) for f in fits])
-    alone = verifier(torch.stack([f.evidence for f in fits]), breaks) if fits else breaks
+    surfaces = judge.surfaces
     # Most ways are wrong, and look it.
-    likely = alone.argsort(descending=True)[: 6 * len(surfaces)].tolist()
-    fits = [fits[k] for k in likely if alone[k] > _HOPELESS]
+    ways = [_Way(fit, odds, fit.pose) for fit, odds in zip(fits, judge.alone(fits), strict=True) if odds > _HOPELESS]
+    ways = sorted(ways, key=lambda way: -way.odds)[: 6 * len(surfaces)]
     groups: dict[int, Poses] = {i: {i: torch.eye(4)} for i in range(len(surfaces))}
     home = list(range(len(surfaces)))
-    judged: dict[int, tuple[tuple[int, int], float, Tensor]] = {}
     while len(groups) > 1:
-        best: tuple[float, int, int, Tensor, int] | None = None
-        for k, fit in enumerate(fits):
-            a, b = home[fit.a], home[fit.b]
-            if a == b:
-                continue
-            sizes = len(groups[a]), len(groups[b])
-            if k not in judged or (judged[k][0] != sizes and judged[k][1] > _HOPELESS):
-                move = groups[a][fit.a] @ fit.pose @ inverse(groups[b][fit.b])
-                judged[k] = sizes, judge(surfaces, verifier, groups[a], groups[b], move), move
-            if best is None or judged[k][1] > best[0]:
-                best = judged[k][1], a, b, judged[k][2], k
-        if best is None or best[0] < least:
+        ways = [way for way in ways if home[way.fit.a] != home[way.fit.b] and way.odds > _HOPELESS]
+        ways.sort(key=lambda way: -way.odds)
+        for way in ways[:_LOOKED_AT]:
+            a, b = groups[home[way.fit.a]], groups[home[way.fit.b]]
+            if way.sizes != (len(a), len(b)):
+                way.move = a[way.fit.a] @ way.fit.pose @ inverse(b[way.fit.b])
+                way.sizes, way.odds = (len(a), len(b)), judge(a, b, way.move)
+                if way.odds > _HOPELESS:
+                    # Joints drift: what closes a ring fits at its other end only after the group has settled as one.
+                    moving = [(surfaces[i], way.move @ pose) for i, pose in b.items()]
+                    move = settle(moving, [(surfaces[i], pose) for i, pose in a.items()], (0.012, 0.008), 2) @ way.move
+                    odds = judge(a, b, move)
+                    if odds > way.odds:
+                        way.move, way.odds = move, odds
+        best = max(ways[:_LOOKED_AT], key=lambda way: way.odds, default=None)
+        if best is None or best.odds < least:
             break
-        _, a, b, move, k = best
-        if not agreed(groups[a], groups[b], move):
-            judged[k] = judged[k][0], -torch.inf, move
+        one, other = home[best.fit.a], home[best.fit.b]
+        if not agreed(groups[one], groups[other], best.move):
+            best.odds = -torch.inf
             continue
-        groups[a] |= {i: move @ pose for i, pose in groups.pop(b).items()}
-        home = [a if g == b else g for g in home]
-        groups[a] = relax(surfaces, groups[a], _first(surfaces, groups[a], -1))
+        groups[one] |= {i: best.move @ pose for i, pose in groups.pop(other).items()}
+        home = [one if g == other else g for g in home]
+        groups[one] = relax(surfaces, groups[one], _first(surfaces, groups[one], -1))
     return list(groups.values())
 
 
-@torch.no_grad()
-def judge(surfaces: list[Surface], verifier: Verifier, a: Poses, b: Poses, move: Tensor) -> float:
-    """Log-odds that group b, moved, belongs to group a."""
-    total = torch.zeros(len(EVIDENCE))
-    touched: tuple[set[int], set[int]] = (set(), set())
-    for i in a:
-        for j in b:
-            seen = evidence(surfaces[i], surfaces[j], inverse(a[i]) @ move @ b[j])
-            total += seen
-            if seen[0] > 0:
+@dataclass
+class _Way:
+    """A fit, and what it would do to the groups that the two bodies are in."""
+
+    fit: Fit
+    odds: float
+    """Logarithm of the odds that it is right, for groups of `sizes`."""
+    move: Tensor
+    """(4, 4) from the frame of the second group to that of the first."""
+    sizes: tuple[int, int] = (1, 1)
+
+
+@dataclass
+class Judge:
+    """Says how likely joints of one object are right."""
+
+    surfaces: list[Surface]
+    """Of its fragments, or of bodies of some of them."""
+    verifier: Verifier
+    usual: float
+    """Area of break that a fragment of the object has, in the mean."""
+    fragments: int
+
+    @classmethod
+    def of(cls, surfaces: list[Surface], verifier: Verifier) -> Judge:
+        """Of an object's fragments."""
+        return cls(surfaces, verifier, sum(s.break_area for s in surfaces) / len(surfaces), len(surfaces))
+
+    def seen(self, a: Poses, b: Poses, move: Tensor) -> tuple[Tensor, Tensor]:
+        """The evidence (len(EVIDENCE),), and `SIDES` (4,), of group b, moved, beside group a."""
+        total = torch.zeros(len(EVIDENCE))
+        touched: tuple[set[int], set[int]] = (set(), set())
+        moved = {j: move @ pose for j, pose in b.items()}
+        for i, j in product(a, b):
+            if not beside(self.surfaces[i], a[i], self.surfaces[j], moved[j]):
+                continue
+            found = evidence(self.surfaces[i], self.surfaces[j], inverse(a[i]) @ moved[j])
+            total += found
+            if found[0] > 0:
                 touched[0].add(i)
                 touched[1].add(j)
-    if not touched[0]:
-        return -torch.inf
-    breaks = min(sum(surfaces[i].break_area for i in side) for side in touched)
-    return float(verifier(total, torch.tensor(breaks, dtype=total.dtype)))
+        return total, self._sides(*touched)
 
+    def _sides(self, *sides: Iterable[int]) -> Tensor:
+        areas = [[(self.surfaces[i].break_area, self.surfaces[i].whole_area) for i in side] for side in sides]
+        least = torch.tensor([[sum(part) for part in zip(*side, strict=True)] or [0.0, 0.0] for side in areas]).amin(0)
+        return torch.cat([least, torch.tensor([self.usual, self.fragments])])
 
-def likelihood(surfaces: list[Surface], verifier: Verifier, a: Poses, b: Poses, move: Tensor) -> float:
-    """How likely it is that at least one joint between fragments of group a and those of group b, moved, is right.
+    @torch.no_grad()
+    def __call__(self, a: Poses, b: Poses, move: Tensor) -> float:
+        """Log-odds that group b, moved, belongs to group a."""
+        total, sides = self.seen(a, b, move)
+        return float(self.verifier(total, sides)) if total[0] > 0 else -torch.inf
 
-    Much that hardly fits adds up to what looks like a joint of groups; it is none unless some two of the fragments fit.
-    """
-    wrong = 1.0
-    for i in a:
-        for j in b:
-            wrong *= 1 - _probability(judge(surfaces, verifier, {i: a[i]}, {j: b[j]}, move))
-    return 1 - wrong
+    @torch.no_grad()
+    def alone(self, fits: list[Fit]) -> list[float]:
+        """Log-odds that these are right, each by itself."""
+        if not fits:
+            return []
+        sides = torch.stack([self._sides([fit.a], [fit.b]) for fit in fits])
+        return self.verifier(torch.stack([fit.evidence for fit in fits]), sides).tolist()
+
+    def likelihood(self, a: Poses, b: Poses, move: Tensor) -> float:
+        """How likely it is that at least one joint between fragments of group a and those of group b, moved, is right.
+
+        Much that hardly fits adds up to what looks like a joint of groups; it is none unless some two of the fragments fit.
+        """
+        wrong, moved = 1.0, {j: move @ pose for j, pose in b.items()}
+        for i, j in product(a, b):
+            if beside(self.surfaces[i], a[i], self.surfaces[j], moved[j]):
+                wrong *= 1 - _probability(self({i: a[i]}, {j: moved[j]}, torch.eye(4)))
+        return 1 - wrong
 
 
 def _probability(log_odds: float) -> float:
@@ -186,19 +271,25 @@ def relax(
 
 def _first(surfaces: list[Surface], members: Poses, anchor: int) -> int:
     """The fragment whose frame is the group's: the anchor, or the largest."""
-    return anchor if anchor in members else max(members, key=lambda i: float(surfaces[i].area.sum()))
+    return anchor if anchor in members else max(members, key=lambda i: surfaces[i].whole_area)
 
 
-def _finished(surfaces: list[Surface], verifier: Verifier, bodies: list[Poses], anchor: int) -> Assembly:
-    ordered = sorted(bodies, key=lambda body: (anchor not in body, -len(body)))
-    result = Assembly(torch.eye(4).repeat(len(surfaces), 1, 1), [0] * len(surfaces))
-    for number, members in enumerate(ordered):
-        back = inverse(members[_first(surfaces, members, anchor)])
-        for i, pose in members.items():
-            result.poses[i], result.group[i] = back @ pose, number
-        for i in members:
-            for j in (j for j in members if j > i):
-                sure = likelihood(surfaces, verifier, {i: result.poses[i]}, {j: result.poses[j]}, torch.eye(4))
-                if sure > _TOLD:
-                    result.joints[i, j] = sure
+def _finished(judge: Judge, bodies: list[Poses], anchor: int, shown: list[Break], ways: list[Fit]) -> Assembly:
+    order = sorted(range(len(bodies)), key=lambda k: (anchor not in bodies[k], -len(bodies[k])))
+    result = Assembly(torch.eye(4).repeat(len(judge.surfaces), 1, 1), [0] * len(judge.surfaces))
+    for number, k in enumerate(order):
+        for i, pose in bodies[k].items():
+            result.poses[i], result.group[i] = pose, number
+        for i, j in combinations(sorted(bodies[k]), 2):
+            sure = judge.likelihood({i: result.poses[i]}, {j: result.poses[j]}, torch.eye(4))
+            if sure > _TOLD:
+                result.joints[i, j] = sure
+    whole = order[0]
+    result.met = 1 - shown[whole].surface.break_area / max(
+        sum(judge.surfaces[i].break_area for i in bodies[whole]), 1e-9
+    )
+    for number, k in enumerate(order[1:], 1):
+        moves = [f.pose if f.a == whole else inverse(f.pose) for f in ways if {f.a, f.b} == {whole, k}]
+        places = [Place(number, m, judge.likelihood(bodies[whole], bodies[k], m)) for m in moves]
+        result.perhaps += sorted(places, key=lambda place: -place.confidence)[:PLACES]
     return result

@@ -6,6 +6,7 @@ All lengths are in sizes of the object. Poses are (4, 4) and go from a fragment'
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -48,7 +49,10 @@ class Patch:
     def __init__(self, points: Tensor, normals: Tensor, facing: int) -> None:
         self.points, self.normals, self.facing = points, normals, facing
         self.cells = VoxelHash(points, REACH)
-        self.near = NearestTable(self.cells, normals, REACH, 2 * REACH, facing)
+
+    @cached_property
+    def near(self) -> NearestTable:
+        return NearestTable(self.cells, self.normals, REACH, 2 * REACH, self.facing)
 
     def met_by(self, points: Tensor, normals: Tensor, pose: Tensor) -> Tensor:
         """(N,) bool: which of the points, moved by `pose`, have a counterpart within reach."""
@@ -78,18 +82,56 @@ class Surface:
     area: Tensor
     """(P,) that each point stands for."""
 
-    def __post_init__(self) -> None:
-        self.breaks, whole = Patch(self.points[self.broken], self.normals[self.broken], -1), ~self.broken
+    @cached_property
+    def breaks(self) -> Patch:
+        return Patch(self.points[self.broken], self.normals[self.broken], -1)
+
+    @cached_property
+    def rim(self) -> Patch:
+        """Original surface beside break."""
+        whole = ~self.broken
         near, _ = self.breaks.cells.knn(self.points[whole], 1, _RIM)
         rim = near[:, 0] >= 0
-        self.rim = Patch(self.points[whole][rim], self.normals[whole][rim], 1)
-        self.everything = NearestTable(VoxelHash(self.points, REACH), self.normals, REACH, 2 * REACH, 1)
-        self.low, self.high = self.points.amin(0), self.points.amax(0)
-        self.break_area = float(self.area[self.broken].sum())
-        # A few points, each for as much of the surface as any other.
+        return Patch(self.points[whole][rim], self.normals[whole][rim], 1)
+
+    @cached_property
+    def everything(self) -> NearestTable:
+        return NearestTable(VoxelHash(self.points, REACH), self.normals, REACH, 2 * REACH, 1)
+
+    @cached_property
+    def coarse(self) -> VoxelHash:
+        return VoxelHash(self.points, 0.05)
+
+    @cached_property
+    def box(self) -> tuple[Tensor, Tensor]:
+        """Least and largest coordinates, (3,) each."""
+        return self.points.amin(0), self.points.amax(0)
+
+    @cached_property
+    def ball(self) -> tuple[Tensor, float]:
+        """Middle of the box, and how far the points are from it at most."""
+        middle = (self.points.amin(0) + self.points.amax(0)) / 2
+        return middle, float((self.points - middle).norm(dim=-1).max())
+
+    @cached_property
+    def break_area(self) -> float:
+        return float(self.area[self.broken].sum())
+
+    @cached_property
+    def whole_area(self) -> float:
+        return float(self.area.sum())
+
+    @cached_property
+    def few(self) -> Tensor:
+        """Indices of a few points, each for as much of the surface as any other."""
         ends = self.area.cumsum(0)
-        self.few = torch.searchsorted(ends, ends[-1] * (torch.arange(400) + 0.5) / 400).clamp(max=len(ends) - 1)
-        self.coarse = VoxelHash(self.points, 0.05)
+        return torch.searchsorted(ends, ends[-1] * (torch.arange(400) + 0.5) / 400).clamp(max=len(ends) - 1)
+
+
+def beside(a: Surface, a_pose: Tensor, b: Surface, b_pose: Tensor, reach: float = REACH) -> bool:
+    """Whether surfaces at these poses (4, 4) can be within reach of each other, by the balls they fit in: told quickly."""
+    (p, r), (q, s) = a.ball, b.ball
+    return bool((move(a_pose, p) - move(b_pose, q)).norm() <= r + s + reach)
 
 
 def evidence(a: Surface, b: Surface, pose: Tensor) -> Tensor:
@@ -99,18 +141,19 @@ def evidence(a: Surface, b: Surface, pose: Tensor) -> Tensor:
 
 
 def _seen_from(a: Surface, b: Surface, poses: Tensor) -> Tensor:
-    corners = torch.cartesian_prod(*torch.stack([b.low, b.high], 1).unbind(0))
+    low, high = a.box
+    corners = torch.cartesian_prod(*torch.stack(b.box, 1).unbind(0))
     seen = move_by_each(poses, corners)
-    meet = ((seen.amin(1) <= a.high + REACH) & (seen.amax(1) >= a.low - REACH)).all(-1)
+    meet = ((seen.amin(1) <= high + REACH) & (seen.amax(1) >= low - REACH)).all(-1)
     total = torch.zeros(len(poses), len(EVIDENCE))
     if not meet.any():
         return total
     total[:, :-1] = contacts(a.everything, a.broken, b.points, b.normals, b.broken, b.area, poses, REACH)
     few = move_by_each(poses, b.points[b.few])
-    of, which = torch.nonzero(((few >= a.low) & (few <= a.high)).all(-1), as_tuple=True)
+    of, which = torch.nonzero(((few >= low) & (few <= high)).all(-1), as_tuple=True)
     index, _ = a.coarse.knn(few[of, which], 1, _FAR)
     index = index[:, 0]
     depth = ((a.points[index.clamp(min=0)] - few[of, which]) * a.normals[index.clamp(min=0)]).sum(-1)
     deep = ((index >= 0) & (depth > _INSIDE)).float()
-    total[:, -1].index_add_(0, of, deep * (b.area.sum() / len(b.few)))
+    total[:, -1].index_add_(0, of, deep * (b.whole_area / len(b.few)))
     return total

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fields.core import NearestTable, aligned, support
 from fields.garf.clouds import Cloud
-from fields.garf.contact import Patch, Surface, evidence
+from fields.garf.contact import Patch, Surface, beside, evidence
 from fields.garf.encoder import Seen
 from fields.garf.fragment import Fragment, Samples, sample
 from fields.garf.invariants import symmetric
@@ -94,9 +94,8 @@ def breaks_of(fragments: list[Fragment], cloud: Cloud, seen: Seen, rng: np.rando
     from scipy.spatial import cKDTree
 
     even, many = (sample(fragments, count, rng, least) for count, least in ((_EVEN, 200), (4 * _EVEN, 800)))
-    patch = float(sum(f.areas.sum() for f in fragments)) / cloud.scale**2 / _EVEN
     found = []
-    for i in range(len(fragments)):
+    for i, fragment in enumerate(fragments):
         mine = torch.nonzero(cloud.fragment == i)[:, 0]
         known = cKDTree(placed(cloud.points[mine], cloud.normals[mine]))
 
@@ -111,6 +110,7 @@ def breaks_of(fragments: list[Fragment], cloud: Cloud, seen: Seen, rng: np.rando
         points, normals, broken, _ = labelled(even)
         more, more_normals, more_broken, like = labelled(many)
         chosen = torch.nonzero(more_broken)[:, 0][:: max(1, int(more_broken.sum()) // _BREAK)]
+        patch = float(fragment.areas.sum()) / cloud.scale**2 / len(points)
         weight = patch * int(broken.sum()) / max(len(chosen), 1)
         surface = Surface(
             torch.cat([points[~broken], more[chosen]]), torch.cat([normals[~broken], more_normals[chosen]]),
@@ -212,14 +212,18 @@ Posed = list[tuple[Surface, Tensor]]
 
 def settle(moving: Posed, others: Posed, radii: tuple[float, ...], steps: int = 3) -> Tensor:
     """The motion (4, 4) by which some fragments settle as one, breaks and rims on those of others."""
-    total = torch.eye(4)
+    total, reach = torch.eye(4), 2 * max(radii)
+    near = [[other for other in others if beside(*one, *other, reach)] for one in moving]
     for radius in radii:
         for _ in range(steps):
             found = [
-                _pull(patch, total @ pose, others, radius)
-                for surface, pose in moving
+                _pull(patch, total @ pose, around, radius)
+                for (surface, pose), around in zip(moving, near, strict=True)
                 for patch in (surface.breaks, surface.rim)
+                if around
             ]
+            if not found:
+                return total
             x, target, gap, weight = (torch.cat(parts) for parts in zip(*found, strict=True))
             if len(x) < 6:
                 return total
@@ -239,7 +243,8 @@ def _pull(patch: Patch, pose: Tensor, others: Posed, radius: float) -> tuple[Ten
     for surface, where in others:
         other = surface.breaks if patch.facing < 0 else surface.rim
         local = move(inverse(where), world)
-        rows = torch.nonzero(((local >= surface.low - radius) & (local <= surface.high + radius)).all(-1))[:, 0]
+        low, high = surface.box
+        rows = torch.nonzero(((local >= low - radius) & (local <= high + radius)).all(-1))[:, 0]
         if not len(rows) or not len(other.points):
             continue
         index, distance = (found[:, 0] for found in other.cells.knn(local[rows], 1, radius))

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from fields.errors import ConfigError
-from fields.garf.assembly import assemble
+from fields.garf.assembly import Place, assemble
 from fields.garf.clouds import POINTS, cloud_of
 from fields.garf.fragment import Fragment
 from fields.garf.matching import breaks_of, placed
@@ -51,10 +51,30 @@ class Reassembly:
     seconds: float = 0.0
     broken: list[np.ndarray] = field(default_factory=list)
     """For each fragment how likely each of its triangles is break, (F,)."""
+    perhaps: list[Place] = field(default_factory=list)
+    """Where groups may belong that do not hang together with the anchor; poses, as all here, in the unit of the fragments."""
 
     def assembled(self) -> list[Fragment]:
         """The fragments where they belong."""
         return [f.moved(pose) for f, pose in zip(self.fragments, self.world_from_fragment, strict=True)]
+
+    def guessed(self) -> np.ndarray:
+        """(P, 4, 4) `world_from_fragment`, with every group where it belongs most likely, however unlikely that is; at the middle of the
+        anchor's where nothing speaks for any place."""
+        poses = self.world_from_fragment.copy()
+        middle = _middle([f for f, group in zip(self.assembled(), self.group, strict=True) if group == 0])
+        for number in range(1, max(self.group) + 1):
+            members = [i for i, group in enumerate(self.group) if group == number]
+            place = next((place.pose.double().numpy() for place in self.perhaps if place.group == number), None)
+            if place is None:
+                place = np.eye(4)
+                place[:3, 3] = middle - _middle([self.fragments[i].moved(poses[i]) for i in members])
+            poses[members] = place @ poses[members]
+        return poses
+
+
+def _middle(fragments: list[Fragment]) -> np.ndarray:
+    return np.concatenate([f.vertices for f in fragments]).mean(0)
 
 
 def load_model(path: str | Path | None = None) -> Any:
@@ -107,7 +127,10 @@ def reassemble(fragments: str | Path | list[Fragment], model: Any = None, *, see
             joint.overlap = math.nan if None in both else left.get(pair, 0.0) / min(s.volume() for s in both)
     confidence = _confidence(len(fragments), joints, found.group, anchor)
     broken = [_of_faces(f, cloud, seen.break_logit, i) for i, f in enumerate(fragments)]
-    return Reassembly(fragments, anchor, poses, found.group, confidence, joints, time.perf_counter() - began, broken)
+    for place in found.perhaps:
+        place.pose[:3, 3] *= cloud.scale
+    seconds = time.perf_counter() - began
+    return Reassembly(fragments, anchor, poses, found.group, confidence, joints, seconds, broken, found.perhaps)
 
 
 def _confidence(count: int, joints: list[Joint], group: list[int], anchor: int) -> list[float]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,14 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from fields.garf import flow
-from fields.garf.clouds import Cloud, cloud_of
+from fields.garf.clouds import Cloud
 from fields.garf.config import GarfConfig
 from fields.garf.denoiser import Tokens
 from fields.garf.encoder import dice, fit_loss
-from fields.garf.matching import breaks_of, fits
+from fields.garf.joints import learn_joints
 from fields.garf.model import Garf
-from fields.garf.objects import broken, prepare
-from fields.geometry.rigid import move
+from fields.garf.objects import prepare
 
-_RIGHT, _WRONG = (3.0, 0.015), (8.0, 0.04)
-"""Joints that are off by less, degrees and sizes of the object, are right; by more, wrong; between, neither."""
 _AVERAGED = 0.9995
 """Of the flow's weights, from one iteration to the next."""
 
@@ -65,7 +61,7 @@ class GarfTraining:
             self.model.denoiser.load_state_dict(self.average)  # type: ignore[union-attr]
         else:
             self.model.eval()
-            learn_joints(self.model, range(self.config.joint_objects), watch)
+            learn_joints(self.model, self.config.joint_objects, watch)
 
     def _cloud(self, index: int) -> Cloud:
         if index not in self.known:
@@ -98,7 +94,7 @@ class GarfTraining:
         assert denoiser is not None
         self.model.eval()
         if not self.model.verifier.linear.weight.any():
-            learn_joints(self.model, range(self.config.joint_objects))
+            learn_joints(self.model, self.config.joint_objects)
         denoiser.train()
         self.optimiser = torch.optim.AdamW(denoiser.parameters(), self.config.flow_rate, (0.9, 0.99), weight_decay=1e-4)
         self.average = {name: value.detach().clone() for name, value in denoiser.state_dict().items()}
@@ -171,56 +167,6 @@ def _set_rate(optimiser: torch.optim.Optimizer, most: float, progress: float) ->
     fall = 0.5 + 0.5 * float(torch.cos(torch.tensor(torch.pi * max(0.0, (progress - 0.05) / 0.95))))
     for group in optimiser.param_groups:
         group["lr"] = most * max(rise * fall, 1e-3)
-
-
-# ------------------------------------------------------------------------------------------ joints
-
-
-@torch.no_grad()
-def learn_joints(model: Garf, numbers: range, watch: Callable[[int, int], None] = lambda done, total: None) -> None:
-    """Tries the fragments of broken objects against each other, and has the verifier learn from which joints were right."""
-    rows: list[Tensor] = []
-    breaks: list[float] = []
-    right: list[bool] = []
-    for done, number in enumerate(numbers):
-        # Numbers the encoder has learned from would look better than they are: these are others.
-        _, fragments, rng = broken(500_000 + number)
-        torch.manual_seed(number)
-        for evidence, area, error in tried(model, fragments, rng):
-            if error[0] < _RIGHT[0] and error[1] < _RIGHT[1]:
-                right.append(True)
-            elif error[0] > _WRONG[0] or error[1] > _WRONG[1]:
-                right.append(False)
-            else:
-                continue
-            rows.append(evidence)
-            breaks.append(area)
-        watch(done + 1, len(numbers))
-    model.verifier.fit(torch.stack(rows), torch.tensor(breaks), torch.tensor(right))
-
-
-def tried(model: Garf, fragments: list, rng: Any) -> list[tuple[Tensor, float, tuple[float, float]]]:
-    """The best ways in which assembled fragments may fit each other: the evidence, the lesser area of break, and by how much
-    each is wrong, in degrees and sizes of the object."""
-    turned = []
-    turns = roma.random_rotmat(len(fragments))
-    for fragment, turn in zip(fragments, turns, strict=True):
-        pose = torch.eye(4)
-        pose[:3, :3] = turn
-        turned.append(fragment.moved(pose.double().numpy()))
-    cloud = cloud_of(turned, rng)
-    breaks = breaks_of(turned, cloud, model.encoder(cloud), rng)
-    found = []
-    for a, b in combinations(range(len(fragments)), 2):
-        truth = torch.eye(4)
-        truth[:3, :3] = turns[a] @ turns[b].T
-        middle = breaks[b].surface.points.mean(0)
-        area = min(breaks[a].surface.break_area, breaks[b].surface.break_area)
-        for fit in fits(a, b, breaks):
-            angle = torch.rad2deg(roma.rotmat_geodesic_distance(fit.pose[:3, :3], truth[:3, :3]))
-            away = (move(fit.pose, middle) - move(truth, middle)).norm()
-            found.append((fit.evidence, area, (float(angle), float(away))))
-    return found
 
 
 # -------------------------------------------------------------------------------------------- flow

@@ -16,7 +16,7 @@ from fields.garf.matching import plane_step, settle
 from fields.garf.metrics import reassembly_errors
 from fields.garf.solidity import overlaps, pushed_apart, solids_of
 from fields.garf.solids import random_solid
-from fields.garf.verifier import Verifier
+from fields.garf.verifier import SIDES, Verifier
 from fields.garf.wear import Wear, worn
 from fields.geometry.rigid import inverse, move
 
@@ -115,10 +115,10 @@ def test_the_verifier_is_a_calibrated_judge():
     right = torch.rand(n) < (3 * strength).sigmoid()
     rows = 0.01 + 0.005 * torch.rand(n, len(EVIDENCE))
     rows[:, 2] = 10.0 ** (-3 + 0.5 * strength)
-    breaks = 0.05 + 0.01 * torch.rand(n)
+    sides = torch.tensor([0.05, 0.2, 0.05, 4.0]) * (1 + 0.1 * torch.rand(n, len(SIDES)))
     verifier = Verifier()
-    verifier.fit(rows, breaks, right)
-    said = verifier(rows, breaks).sigmoid().detach()
+    verifier.fit(rows, sides, right)
+    said = verifier(rows, sides).sigmoid().detach()
     for low in (0.0, 0.2, 0.4, 0.6, 0.8):
         some = (said >= low) & (said < low + 0.2)
         # A share of at least 200 draws is within 0.1 of its mean, three standard deviations.
