@@ -39,7 +39,7 @@ _HOPELESS = -5.0
 """Log-odds from which on a joint is not looked at again."""
 _AGREED = 0.3
 """Likelihood below which groups are not joined, whatever all of their joints say together."""
-_TOLD = 0.018
+TOLD = 0.018
 """Likelihood below which two fragments beside each other are not called a joint."""
 ROUNDS = (3.0, 1.0, 0.0, 0.0)
 """Log-odds below which nothing is joined, round by round: what is sure first, for groups show more break than fragments."""
@@ -199,6 +199,6 @@ def _finished(surfaces: list[Surface], verifier: Verifier, bodies: list[Poses], 
         for i in members:
             for j in (j for j in members if j > i):
                 sure = likelihood(surfaces, verifier, {i: result.poses[i]}, {j: result.poses[j]}, torch.eye(4))
-                if sure > _TOLD:
+                if sure > TOLD:
                     result.joints[i, j] = sure
     return result
