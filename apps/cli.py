@@ -9,7 +9,7 @@ from importlib import import_module
 VERBS = {
     "train": "train a field on a scene: fields train METHOD [--data DIR]",
     "eval": "measure a trained run on its test images",
-    "view": "look at a run in a browser",
+    "view": "look at a run, or at reassembled fragments, in a browser",
     "render": "render images and videos of a run along a camera path",
     "relight": "show a relighting run under any light: environment maps, lights, rotations",
     "articulate": "write the parts and joints of a reacto run as URDF, and show its motion",

@@ -34,6 +34,7 @@ def main(arguments: list[str]) -> int:
     from fields.garf.reading import load_fragments
     from fields.garf.reassembly import load_model, reassemble
     from fields.garf.report import compared, write_results
+    from fields.garf.results import standing
 
     folder = options.fragments or demo_fragments()
     out = options.out or (
@@ -53,15 +54,10 @@ def main(arguments: list[str]) -> int:
     together = sum(group == 0 for group in found.group)
     print(f"{together} of {len(fragments)} fragments put together in {found.seconds:.0f} s:")
     for i in sorted(range(len(fragments)), key=lambda i: (found.group[i], -found.confidence[i])):
-        said = "stays where it is" if i == found.anchor else f"confidence {found.confidence[i]:.2f}"
-        if found.group[i]:
-            alone = found.group.count(found.group[i]) == 1
-            said = "fits nowhere" if alone else f"in group {found.group[i]}, {said}"
-        print(f"  {fragments[i].name:<20} {said}")
+        print(f"  {fragments[i].name:<20} {standing(found, i)}")
     if errors := compared(folder, found):
         print(f"Against truth.json: {100 * errors['part_accuracy_strict']:.0f} % of parts right (strictly; "
               f"{100 * errors['part_accuracy']:.0f} % by the usual measure), rotations off by {errors['geodesic']:.2f}° on average")  # fmt: skip
-    print(
-        f"Look at {out / 'report.html'}; {out / 'assembled.glb'} shows it come together, {out / 'poses.json'} has the poses."
-    )
+    print(f"{out / 'assembled.glb'} shows it come together, {out / 'poses.json'} has the poses. "
+          f"Look at {out / 'report.html'}, or: fields view {out}")  # fmt: skip
     return 0

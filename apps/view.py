@@ -1,4 +1,4 @@
-"""``fields view RUN``: look at a run in a browser."""
+"""``fields view RUN``: look at a run, or at reassembled fragments, in a browser."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ import threading
 import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from fields.apps.common import open_run, parse
 from tyro.conf import Positional
+
+if TYPE_CHECKING:
+    from fields.apps.viewer.fragments import FragmentsViewer
+    from fields.apps.viewer.viewer import Viewer
 
 
 @dataclass
 class Options:
     run: Annotated[Path, Positional]
-    """Run folder that `fields train` wrote, or a .slim file."""
+    """Folder that `fields train` or `fields reassemble` wrote, or a .slim file."""
     compare: Path | None = None
     """A second run, to see beside the first."""
     data: Path | None = None
@@ -34,8 +38,22 @@ class Options:
 
 
 def main(arguments: list[str]) -> int:
-    options = parse(arguments, Options, "fields view", "Shows a run in a browser.")
+    options = parse(arguments, Options, "fields view", "Shows a run, or reassembled fragments, in a browser.")
+    reassembled = (options.run / "poses.json").is_file()
+    viewer = fragments_viewer(options) if reassembled else run_viewer(options)
+    print(f"{viewer.url}  shows {options.run}; Ctrl-C ends it.", flush=True)
+    if options.open:
+        webbrowser.open(viewer.url)
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        viewer.stop()
+        if not reassembled:
+            print(f"\nNext: fields render {options.run}", file=sys.stderr)
+    return 0
 
+
+def run_viewer(options: Options) -> Viewer:
     from fields.apps.viewer.viewer import Viewer
 
     from fields.errors import ConfigError
@@ -45,19 +63,20 @@ def main(arguments: list[str]) -> int:
     subject = subject_of(options.run, options.device)
     other = None if options.compare is None else subject_of(options.compare, options.device)
     on_gpu = subject.field.aabb.is_cuda
-    viewer = Viewer(
+    return Viewer(
         subject, other, photographs=lambda: photographs_of(options.run, subject.config, options.data), host=options.host,
         port=options.port, frames_per_second=options.fps or (30.0 if on_gpu else 10.0),
     )  # fmt: skip
-    print(f"{viewer.url}  shows {options.run}; Ctrl-C ends it.", flush=True)
-    if options.open:
-        webbrowser.open(viewer.url)
-    try:
-        threading.Event().wait()
-    except KeyboardInterrupt:
-        viewer.stop()
-        print(f"\nNext: fields render {options.run}", file=sys.stderr)
-    return 0
+
+
+def fragments_viewer(options: Options) -> FragmentsViewer:
+    from fields.apps.viewer.fragments import FragmentsViewer
+
+    from fields.errors import ConfigError
+
+    if options.compare or options.data or options.fps:
+        raise ConfigError(f"{options.run} has fragments: --compare, --data and --fps are for runs of `fields train`.")
+    return FragmentsViewer(options.run, options.host, options.port)
 
 
 def subject_of(run: Path, device: str):

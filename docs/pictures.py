@@ -1,4 +1,4 @@
-"""The pictures of the documentation, made again from a run: `python docs/pictures.py runs/strivec-demo`.
+"""The pictures of the documentation, made again: `python docs/pictures.py runs/strivec-demo runs/reassembled-demo`.
 
 docs/demo.png       held-out views as ground truth, rendering, error and depth
 docs/example.png    what the README's Python example shows
@@ -12,6 +12,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -50,9 +52,51 @@ def example(run: Path) -> None:
 
 
 def viewer(run: Path) -> None:
+    with window(run) as page:
+        settled(page)
+        shot(page, "viewer-view")
+        choose(page, "Show", "normal")
+        settled(page)
+        shot(page, "viewer-normal")
+        choose(page, "Show", "rgb")
+        page.get_by_role("tab", name="Boxes").click()
+        page.get_by_label("Scale 1", exact=False).first.click()
+        settled(page)
+        shot(page, "viewer-boxes")
+        page.get_by_label("Scale 1", exact=False).first.click()
+        page.get_by_role("tab", name="Cameras").click()
+        page.get_by_role("button", name="Fly there").click()
+        page.get_by_label("Show the training cameras", exact=False).first.click()
+        page.get_by_role("tab", name="View").click()
+        page.get_by_text("Compare", exact=True).click()
+        choose(page, "With", "photograph")
+        settled(page)
+        shot(page, "viewer-photograph")
+        choose(page, "With", "nothing")
+        page.get_by_text("Crop", exact=True).click()
+        page.get_by_label("Show only what is in a box", exact=False).first.click()
+        settled(page)
+        shot(page, "viewer-crop")
+
+
+def fragments(folder: Path) -> None:
+    with window(folder) as page:
+        explode = page.get_by_role("slider").first
+        for _ in range(30):
+            explode.press("ArrowRight")
+        choose(page, "Fragment", "piece_4")
+        page.get_by_role("button", name="Snap").click()
+        page.get_by_text("settled on").wait_for(timeout=60_000)
+        page.wait_for_timeout(2000)
+        shot(page, "viewer-fragments")
+
+
+@contextmanager
+def window(shown: Path) -> Iterator:
+    """A page of Chromium with the viewer in it."""
     from playwright.sync_api import sync_playwright
 
-    command = [sys.executable, "-m", "fields.apps.cli", "view", str(run), "--port", "7391"]
+    command = [sys.executable, "-m", "fields.apps.cli", "view", str(shown), "--port", "7391"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         address = server.stdout.readline().split()[0]
@@ -61,31 +105,8 @@ def viewer(run: Path) -> None:
             browser = playwright.chromium.launch(executable_path=chromium, args=SOFTWARE)
             page = browser.new_page(viewport={"width": 1100, "height": 640})
             page.goto(address)
-            settled(page)
             page.get_by_role("alert").get_by_role("button").first.click()  # a notice that this browser has no GPU
-            shot(page, "viewer-view")
-            choose(page, "Show", "normal")
-            settled(page)
-            shot(page, "viewer-normal")
-            choose(page, "Show", "rgb")
-            page.get_by_role("tab", name="Boxes").click()
-            page.get_by_label("Scale 1", exact=False).first.click()
-            settled(page)
-            shot(page, "viewer-boxes")
-            page.get_by_label("Scale 1", exact=False).first.click()
-            page.get_by_role("tab", name="Cameras").click()
-            page.get_by_role("button", name="Fly there").click()
-            page.get_by_label("Show the training cameras", exact=False).first.click()
-            page.get_by_role("tab", name="View").click()
-            page.get_by_text("Compare", exact=True).click()
-            choose(page, "With", "photograph")
-            settled(page)
-            shot(page, "viewer-photograph")
-            choose(page, "With", "nothing")
-            page.get_by_text("Crop", exact=True).click()
-            page.get_by_label("Show only what is in a box", exact=False).first.click()
-            settled(page)
-            shot(page, "viewer-crop")
+            yield page
             browser.close()
     finally:
         server.terminate()
@@ -108,5 +129,7 @@ def settled(page) -> None:
 
 
 if __name__ == "__main__":
+    run, reassembled = map(Path, sys.argv[1:])
     for make in (held_out, example, viewer):
-        make(Path(sys.argv[1]))
+        make(run)
+    fragments(reassembled)

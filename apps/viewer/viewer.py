@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-import socket
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass, field
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +15,13 @@ from fields.apps.viewer.crop import CropBox
 from fields.apps.viewer.frames import Eye, Style, View, field_eye, nearest_photograph, photograph_eye
 from fields.apps.viewer.journey import Journey
 from fields.apps.viewer.panels import Panel, panels_for
+from fields.apps.viewer.serving import Server
 from fields.apps.viewer.session import Pace, Session, wxyz_of
 from fields.apps.viewer.stage import Stage
 from fields.apps.viewer.taken import TrainingCameras
 
 from fields.data.cameras import Cameras
 from fields.data.scene import Split
-from fields.errors import ConfigError
 from fields.outputs import Palette, outputs_of
 from fields.paths import up_of
 from fields.rendering import Field
@@ -82,17 +78,9 @@ class Viewer:
     sessions: dict[int, Session] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _require_address(self.host, self.port)
+        self.server = Server(self.subject.name, self.host, self.port)
         self.pace = Pace(self.frames_per_second)
         self._features: tuple[Field, Palette] | None = None
-        logging.getLogger("websockets.server").setLevel(logging.CRITICAL)  # strangers' messages are no news
-        with redirect_stdout(StringIO()):  # viser's own notice of its address
-            self.server = viser.ViserServer(
-                host=self.host, port=self.port, label=f"fields: {self.subject.name}", verbose=False
-            )
-        self.server.gui.configure_theme(
-            control_layout="collapsible", control_width="medium", show_logo=False, show_share_button=False
-        )
         self._lay_out()
         self.server.on_client_connect(self._connected)
         self.server.on_client_disconnect(self._disconnected)
@@ -103,7 +91,7 @@ class Viewer:
 
     @property
     def url(self) -> str:
-        return f"http://{self.host if self.host not in ('0.0.0.0', '::') else 'localhost'}:{self.server.get_port()}"
+        return self.server.url
 
     @property
     def device(self) -> torch.device:
@@ -111,8 +99,7 @@ class Viewer:
 
     def stop(self) -> None:
         self.stage.stop()
-        with redirect_stdout(StringIO()):
-            self.server.stop()
+        self.server.stop()
 
     def redraw(self, *_: object, as_fine: bool = False) -> None:
         """Draws again for everybody: the field or the controls have changed. `as_fine`: not coarse first."""
@@ -254,15 +241,3 @@ class Viewer:
     def start(self) -> Cameras:
         """From where the run's own video begins."""
         return look_around(self.subject.cameras, self.subject.field, 1, None)[0]
-
-
-def _require_address(host: str, port: int) -> None:
-    """Raises ConfigError for what viser would wait on for ever."""
-    if not 1 <= port <= 65535:
-        raise ConfigError(f"--port is {port}; it can be 1 to 65535.")
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.bind(address)
-    except OSError as error:
-        raise ConfigError(f"--host {host}: cannot listen there ({error.strerror}). Use 127.0.0.1 or 0.0.0.0.") from None

@@ -54,7 +54,7 @@ _HOPELESS = -5.0
 """Log-odds from which on a joint is not looked at again."""
 _AGREED = 0.3
 """Likelihood below which groups are not joined, whatever all of their joints say together."""
-_TOLD = 0.018
+TOLD = 0.018
 """Likelihood below which two fragments beside each other are not called a joint."""
 PLACES = 3
 """Told of each group that hangs together with nothing."""
@@ -282,7 +282,7 @@ def _finished(judge: Judge, bodies: list[Poses], anchor: int, shown: list[Break]
             result.poses[i], result.group[i] = pose, number
         for i, j in combinations(sorted(bodies[k]), 2):
             sure = judge.likelihood({i: result.poses[i]}, {j: result.poses[j]}, torch.eye(4))
-            if sure > _TOLD:
+            if sure > TOLD:
                 result.joints[i, j] = sure
     whole = order[0]
     result.met = 1 - shown[whole].surface.break_area / max(

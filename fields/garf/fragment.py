@@ -47,6 +47,11 @@ class Fragment:
         return self._cross / np.maximum(2 * self.areas, 1e-300)[:, None]
 
     @cached_property
+    def middle(self) -> np.ndarray:
+        """(3,) of its surface."""
+        return np.average(self.corners.mean(1), 0, self.areas)
+
+    @cached_property
     def volume(self) -> float:
         """Enclosed volume; of a mesh that is not closed, nothing sensible."""
         a, b, c = self.corners.transpose(1, 0, 2)

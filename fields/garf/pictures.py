@@ -65,7 +65,7 @@ def box_of(fragments: list[Fragment]) -> np.ndarray:
 
 def exploded(fragments: list[Fragment], by: float = 0.5) -> list[Fragment]:
     """Fragments moved away from their common middle, by a share of their distance from it."""
-    middles = np.array([np.average(f.corners.mean(1), 0, f.areas) for f in fragments])
+    middles = np.array([f.middle for f in fragments])
     pose = np.eye(4)
     moved = []
     for fragment, middle in zip(fragments, middles, strict=True):

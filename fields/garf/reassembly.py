@@ -125,7 +125,7 @@ def reassemble(fragments: str | Path | list[Fragment], model: Any = None, *, see
             pair = members.index(joint.a), members.index(joint.b)
             both = [solids[joint.a], solids[joint.b]]
             joint.overlap = math.nan if None in both else left.get(pair, 0.0) / min(s.volume() for s in both)
-    confidence = _confidence(len(fragments), joints, found.group, anchor)
+    confidence = confidences(len(fragments), joints, found.group, anchor)
     broken = [_of_faces(f, cloud, seen.break_logit, i) for i, f in enumerate(fragments)]
     for place in found.perhaps:
         place.pose[:3, 3] *= cloud.scale
@@ -133,7 +133,7 @@ def reassemble(fragments: str | Path | list[Fragment], model: Any = None, *, see
     return Reassembly(fragments, anchor, poses, found.group, confidence, joints, seconds, broken, found.perhaps)
 
 
-def _confidence(count: int, joints: list[Joint], group: list[int], anchor: int) -> list[float]:
+def confidences(count: int, joints: list[Joint], group: list[int], anchor: int) -> list[float]:
     """How likely each fragment is right, from the anchor, or the first of its group, outwards.
 
     The likeliest comes next (Prim). Joints with several that are right already agree on one place, each for reasons of its own: it is

@@ -1,4 +1,4 @@
-"""What a reassembly leaves: poses, the object as a mesh and an animation, and a page to look at."""
+"""What a reassembly leaves: its files (see results.py), an animation, and a page to look at; and how far off it is."""
 
 from __future__ import annotations
 
@@ -16,56 +16,23 @@ from fields.garf.fragment import Fragment, sample
 from fields.garf.metrics import reassembly_errors
 from fields.garf.pictures import box_of, exploded, palette, picture
 from fields.garf.reassembly import Reassembly
-from fields.garf.writing import coloured, write_coming_together
-from fields.geometry.shapes import Mesh
-from fields.io.atomic import read_json, write_atomically, write_json
+from fields.garf.results import as_json, laid_out, write_fragments, write_poses
+from fields.garf.writing import write_coming_together
+from fields.io.atomic import read_json, write_atomically
 from fields.io.images import colour_map, png
-from fields.io.shapes import write_ply
 
 
 def write_results(out: Path, found: Reassembly) -> None:
-    """poses.json, assembled.ply, assembled.glb and report.html, in a folder."""
+    """poses.json, assembled.ply, fragments.safetensors, assembled.glb and report.html, in a folder."""
+    write_poses(out, found)
+    write_fragments(out, found)
     colours = palette(len(found.fragments))
-    shown = laid_out(found)
-    write_json(out / "poses.json", as_json(found))
-    whole = [coloured(f, c) for f, c, group in zip(shown, colours, found.group, strict=True) if group == 0]
-    write_ply(out / "assembled.ply", _one(whole), {})
+    shown = laid_out(found).assembled()
     apart = exploded(shown, 0.8)
     away = np.array([a.vertices[0] - b.vertices[0] for a, b in zip(apart, shown, strict=True)])
     write_coming_together(out / "assembled.glb", shown, colours, away)
     page = _page(found, shown, colours)
     write_atomically(out / "report.html", lambda file: file.write_text(page))
-
-
-def as_json(found: Reassembly) -> dict:
-    names = [f.name for f in found.fragments]
-    return {
-        "anchor": names[found.anchor],
-        "world_from_fragment": {n: p.tolist() for n, p in zip(names, found.world_from_fragment, strict=True)},
-        "group": dict(zip(names, found.group, strict=True)),
-        "confidence": {n: round(c, 4) for n, c in zip(names, found.confidence, strict=True)},
-        "joints": [
-            {"a": names[j.a], "b": names[j.b], "confidence": round(j.confidence, 4), "overlap": None if math.isnan(j.overlap) else j.overlap}
-            for j in found.joints
-        ],
-        "seconds": round(found.seconds, 2),
-    }  # fmt: skip
-
-
-def laid_out(found: Reassembly) -> list[Fragment]:
-    """Fragments where they belong; groups that do not hang together with the anchor stand beside it, one after the other."""
-    placed = found.assembled()
-    whole = box_of([f for f, group in zip(placed, found.group, strict=True) if group == 0])
-    edge, gap = whole[1, 0], 0.15 * float(np.ptp(whole, 0).max())
-    for number in range(1, max(found.group) + 1):
-        members = [i for i, group in enumerate(found.group) if group == number]
-        box = box_of([placed[i] for i in members])
-        pose = np.eye(4)
-        pose[:3, 3] = [edge + gap - box[0, 0], *(whole.mean(0) - box.mean(0))[1:]]
-        edge += gap + float(np.ptp(box, 0)[0])
-        for i in members:
-            placed[i] = placed[i].moved(pose)
-    return placed
 
 
 def compared(folder: Path, found: Reassembly) -> dict[str, float] | None:
@@ -102,15 +69,6 @@ def errors_against(truth: np.ndarray, found: Reassembly) -> dict[str, float]:
         moved[:, :3, 3] = (moved[:, :3, 3] - middle) / size
         poses.append(torch.from_numpy(moved))
     return reassembly_errors(points, poses[0], poses[1], found.anchor)
-
-
-def _one(meshes: list[Mesh]) -> Mesh:
-    starts = np.cumsum([0, *(len(m.positions) for m in meshes)])
-    faces = [m.faces + start for m, start in zip(meshes, starts, strict=False)]
-    positions, normals, colours = (
-        np.concatenate([getattr(m, name) for m in meshes]) for name in ("positions", "normals", "colours")
-    )
-    return Mesh(positions, normals, colours, np.concatenate(faces).astype(np.int32))
 
 
 def _page(found: Reassembly, shown: list[Fragment], colours: np.ndarray) -> str:

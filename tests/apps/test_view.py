@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -18,10 +17,6 @@ import torch
 from fields.apps import cli
 from safetensors.torch import load_file
 from websockets.exceptions import WebSocketException
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-SOFTWARE = ["--no-sandbox", "--disable-quic", "--disable-background-networking", "--disable-component-update",
-            "--disable-sync", "--no-first-run", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -46,19 +41,6 @@ def url(run):
     finally:
         process.terminate()
         assert "Traceback" not in process.stdout.read()
-
-
-@pytest.fixture(scope="module")
-def chromium(request):
-    if not request.config.getoption("--browser"):
-        pytest.skip("takes minutes without a GPU: pytest --browser")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=SOFTWARE)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
