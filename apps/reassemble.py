@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
     from fields.garf.reading import load_fragments
     from fields.garf.reassembly import load_model, reassemble
     from fields.garf.report import compared, write_results
-    from fields.garf.results import standing
+    from fields.garf.results import met, standing
 
     folder = options.fragments or demo_fragments()
     out = options.out or (
@@ -55,6 +55,8 @@ def main(arguments: list[str]) -> int:
     print(f"{together} of {len(fragments)} fragments put together in {found.seconds:.0f} s:")
     for i in sorted(range(len(fragments)), key=lambda i: (found.group[i], -found.confidence[i])):
         print(f"  {fragments[i].name:<20} {standing(found, i)}")
+    if said := met(found):
+        print(said)
     if errors := compared(folder, found):
         print(f"Against truth.json: {100 * errors['part_accuracy_strict']:.0f} % of parts right (strictly; "
               f"{100 * errors['part_accuracy']:.0f} % by the usual measure), rotations off by {errors['geodesic']:.2f}° on average")  # fmt: skip

@@ -163,11 +163,11 @@ def guesses(a: Break, b: Break, most: int = _GUESSES) -> Tensor:
     return torch.cat(poses)
 
 
-def agreement(a: Surface, b: Surface, poses: Tensor, tolerance: float) -> Tensor:
+def agreement(a: Surface, b: Surface, poses: Tensor, tolerance: float, probes: int = _PROBES) -> Tensor:
     """(H,) how much of the breaks and rims finds its counterpart as b is posed, from both sides, in areas of break."""
     total = torch.zeros(len(poses))
     for target, source, way in ((a, b, poses), (b, a, inverse(poses))):
-        total += source.break_area * (support(way, _patches(target, source, _PROBES), tolerance) @ _SHARES)
+        total += source.break_area * (support(way, _patches(target, source, probes), tolerance) @ _SHARES)
     return total
 
 
@@ -186,24 +186,28 @@ def fits(a: int, b: int, breaks: list[Break], keep: int = 4) -> list[Fit]:
         return []
     poses = guesses(one, two)
     p, q = one.surface, two.surface
-    poses = poses[agreement(p, q, poses, 0.015).topk(min(_SETTLED, len(poses)))[1]]
+    for probes, count in ((_PROBES // 4, 5 * _SETTLED), (_PROBES, _SETTLED)):  # most are nonsense, and look it
+        poses = poses[agreement(p, q, poses, 0.015, probes).topk(min(count, len(poses)))[1]]
     poses = aligned(poses, _patches(p, q, 2 * _PROBES), (0.03, 0.03, 0.02, 0.02, 0.012, 0.012))
     poses = inverse(aligned(inverse(poses), _patches(q, p, 2 * _PROBES), (0.012, 0.008)))
     fine = agreement(p, q, poses, 0.004)
-    kept: list[Tensor] = []
-    middle = two.points.mean(0)
-    for k in fine.argsort(descending=True).tolist():
-        if all(_apart(poses[k], other, middle) for other in kept):
-            kept.append(poses[k])
-        if len(kept) == keep:
-            break
-    settled = aligned(torch.stack(kept), _patches(p, q, _CLOSELY), (0.012, 0.012, 0.008, 0.008))
+    poses = poses[fine.argsort(descending=True)]
+    kept = poses[_different(poses, two.points.mean(0), keep)]
+    settled = aligned(kept, _patches(p, q, _CLOSELY), (0.012, 0.012, 0.008, 0.008))
     return [Fit(a, b, *both) for both in zip(settled, evidence(p, q, settled), strict=True)]
 
 
-def _apart(one: Tensor, other: Tensor, middle: Tensor) -> bool:
-    angle = ((one[:3, :3] * other[:3, :3]).sum() - 1) / 2
-    return bool(angle < 0.98) or bool((move(one, middle) - move(other, middle)).norm() > 0.03)
+def _different(poses: Tensor, middle: Tensor, most: int) -> list[int]:
+    """The first of the poses (H, 4, 4) that are not much the same as one before: turned by 11°, or moved by 0.03."""
+    turn, place = poses[:, :3, :3].flatten(1), move(poses, middle)
+    same = ((turn @ turn.T - 1) / 2 >= 0.98) & (torch.cdist(place, place) <= 0.03)
+    kept: list[int] = []
+    for k, like in enumerate(same.tolist()):
+        if not any(like[other] for other in kept):
+            kept.append(k)
+        if len(kept) == most:
+            break
+    return kept
 
 
 Posed = list[tuple[Surface, Tensor]]

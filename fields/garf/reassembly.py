@@ -51,6 +51,9 @@ class Reassembly:
     seconds: float = 0.0
     broken: list[np.ndarray] = field(default_factory=list)
     """For each fragment how likely each of its triangles is break, (F,)."""
+    met: float = 0.0
+    """Share of the break of what hangs together with the anchor that has found its counterpart. The rest wants fragments that are missing, or is
+    worn."""
     perhaps: list[Place] = field(default_factory=list)
     """Where groups may belong that do not hang together with the anchor; poses, as all here, in the unit of the fragments."""
 
@@ -130,7 +133,9 @@ def reassemble(fragments: str | Path | list[Fragment], model: Any = None, *, see
     for place in found.perhaps:
         place.pose[:3, 3] *= cloud.scale
     seconds = time.perf_counter() - began
-    return Reassembly(fragments, anchor, poses, found.group, confidence, joints, seconds, broken, found.perhaps)
+    return Reassembly(
+        fragments, anchor, poses, found.group, confidence, joints, seconds, broken, found.met, found.perhaps
+    )
 
 
 def confidences(count: int, joints: list[Joint], group: list[int], anchor: int) -> list[float]:

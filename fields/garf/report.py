@@ -16,7 +16,7 @@ from fields.garf.fragment import Fragment, sample
 from fields.garf.metrics import reassembly_errors
 from fields.garf.pictures import box_of, exploded, palette, picture
 from fields.garf.reassembly import Reassembly
-from fields.garf.results import as_json, laid_out, write_fragments, write_poses
+from fields.garf.results import as_json, laid_out, met, write_fragments, write_poses
 from fields.garf.writing import write_coming_together
 from fields.io.atomic import read_json, write_atomically
 from fields.io.images import colour_map, png
@@ -83,6 +83,9 @@ def _page(found: Reassembly, shown: list[Fragment], colours: np.ndarray) -> str:
         "Apart; ochre: taken for break": picture(likely, np.stack([colours, ochre], 1), box=wide),
         "Confidence, red to green": picture(shown, sure, box=box),
     }
+    if any(found.group):
+        guess = [f.moved(p) for f, p in zip(found.fragments, found.guessed(), strict=True)]
+        views["All of it, where it may belong at best"] = picture(guess, colours, box=box_of(guess))
     figures = "".join(
         f'<figure><img src="data:image/png;base64,{base64.b64encode(png(image)).decode()}"><figcaption>{title}</figcaption></figure>'
         for title, image in views.items()
@@ -98,12 +101,18 @@ def _page(found: Reassembly, shown: list[Fragment], colours: np.ndarray) -> str:
         f"<td>{'not closed' if math.isnan(j.overlap) else f'{j.overlap:.1e}'}</td></tr>"
         for j in found.joints
     )
+    perhaps = "".join(
+        f"<tr><td>{html.escape(', '.join(f.name for f, g in zip(found.fragments, found.group, strict=True) if g == place.group))}</td>"
+        f"<td>{place.confidence:.3f}</td></tr>"
+        for place in found.perhaps
+    )
     data = json.dumps(as_json(found)).replace("</", "<\\/")  # a name cannot end the script
     style = "body{font:15px sans-serif;max-width:900px;margin:2em auto}figure{display:inline-block;margin:4px}figcaption{text-align:center}td,th{padding:2px 12px;text-align:left}"  # fmt: skip
     return (
         f"<!doctype html><meta charset=utf-8><title>Reassembly</title><style>{style}</style><h1>Reassembly</h1>"
-        f"<p>{sum(g == 0 for g in found.group)} of {len(shown)} fragments put together in {found.seconds:.1f} s.</p>{figures}"
+        f"<p>{sum(g == 0 for g in found.group)} of {len(shown)} fragments put together in {found.seconds:.1f} s. {met(found)}</p>{figures}"
         f"<h2>Fragments</h2><table><tr><th></th><th>fragment</th><th>confidence</th><th>group</th></tr>{rows}</table>"
         f"<h2>Joints</h2><table><tr><th colspan=2>between</th><th>confidence</th><th>overlap, of the smaller</th></tr>{joints}</table>"
-        f"<script type='application/json' id='poses'>{data}</script>\n"
+        + (f"<h2>Perhaps</h2><p>Places of what fits nowhere for sure.</p><table>{perhaps}</table>" if perhaps else "")
+        + f"<script type='application/json' id='poses'>{data}</script>\n"
     )

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from fields.errors import DataError
+from fields.garf.assembly import Place
 from fields.garf.fragment import Fragment
 from fields.garf.pictures import box_of, palette
 from fields.garf.reassembly import Joint, Reassembly
@@ -18,6 +19,9 @@ from fields.garf.writing import coloured
 from fields.geometry.shapes import Mesh
 from fields.io.atomic import read_json, read_tensors, write_json, write_tensors
 from fields.io.shapes import write_ply
+
+_COMPLETE = 0.8
+"""Share of break with a counterpart from which on an object may be whole: of what is complete, worn or not, nine tenths have more."""
 
 
 def write_poses(out: Path, found: Reassembly) -> None:
@@ -69,6 +73,8 @@ def as_json(found: Reassembly) -> dict:
             {"a": names[j.a], "b": names[j.b], "confidence": round(j.confidence, 4), "overlap": None if math.isnan(j.overlap) else j.overlap}
             for j in found.joints
         ],
+        "met": round(found.met, 4),
+        "perhaps": [{"group": p.group, "pose": p.pose.tolist(), "confidence": round(p.confidence, 4)} for p in found.perhaps],
         "seconds": round(found.seconds, 2),
     }  # fmt: skip
 
@@ -94,6 +100,14 @@ def standing(found: Reassembly, i: int) -> str:
     if not (group := found.group[i]):
         return sure
     return "fits nowhere" if found.group.count(group) == 1 else f"in group {group}, {sure}"
+
+
+def met(found: Reassembly) -> str:
+    """What its breaks say of whether it is all there, in a sentence; nothing where nothing is known."""
+    if not found.met:
+        return ""
+    told = f"{100 * found.met:.0f} % of the break of what hangs together has found its counterpart"
+    return told + (": something may be missing." if found.met < _COMPLETE else ".")
 
 
 def _reassembly(said: dict[str, Any], tensors: dict[str, torch.Tensor], names: list[str]) -> Reassembly:
@@ -125,8 +139,15 @@ def _reassembly(said: dict[str, Any], tensors: dict[str, torch.Tensor], names: l
     confidence = [float(said["confidence"][name]) for name in names]
     return Reassembly(
         fragments, names.index(said["anchor"]), world_from_fragment, group, confidence, joints, float(said["seconds"]),
-        broken,
+        broken, float(said["met"]), [_place(p) for p in said["perhaps"]],
     )  # fmt: skip
+
+
+def _place(said: dict[str, Any]) -> Place:
+    pose = torch.tensor(said["pose"], dtype=torch.float32)
+    if pose.shape != (4, 4):
+        raise ValueError(said)
+    return Place(int(said["group"]), pose, float(said["confidence"]))
 
 
 def _one(meshes: list[Mesh]) -> Mesh:

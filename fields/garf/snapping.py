@@ -33,7 +33,7 @@ def put(found: Reassembly, i: int, pose: np.ndarray, joints: Sequence[Joint] = (
     kept = sorted([*(j for j in found.joints if i not in (j.a, j.b)), *joints], key=lambda j: (j.a, j.b))
     group = _groups(len(poses), kept, found.anchor)
     confidence = confidences(len(poses), kept, group, found.anchor)
-    return replace(found, world_from_fragment=poses, group=group, confidence=confidence, joints=kept)
+    return replace(found, world_from_fragment=poses, group=group, confidence=confidence, joints=kept, perhaps=[])
 
 
 def _groups(count: int, joints: list[Joint], anchor: int) -> list[int]:
