@@ -52,7 +52,7 @@ class Assembly:
 
 _HOPELESS = -5.0
 """Log-odds from which on a joint is not looked at again."""
-_AGREED = 0.3
+_AGREED = 0.08
 """Likelihood below which groups are not joined, whatever all of their joints say together."""
 TOLD = 0.018
 """Likelihood below which two fragments beside each other are not called a joint."""
@@ -60,7 +60,7 @@ PLACES = 3
 """Told of each group that hangs together with nothing."""
 _LOOKED_AT = 8
 """Joints that are judged anew after each step: the likeliest."""
-ROUNDS = (3.0, 1.0, 0.0, 0.0)
+ROUNDS = (3.0, 1.0, 0.0, -1.0, -2.0)
 """Log-odds below which nothing is joined, round by round: what is sure first, for groups show more break than fragments."""
 
 

@@ -22,7 +22,7 @@ class GarfConfig:
     """AdamW learning rate; rises over a twentieth of the iterations, then falls to nothing."""
     fit: float = 0.3
     """Weight of the loss of what fits."""
-    joint_objects: int = 150
+    joint_objects: int = 100
     """Objects whose fragments are tried against each other, to learn how right joints look."""
     flow_iterations: int = 0
     """For the flow, `batch` objects each. The shipped model has none: joints are found from breaks."""
