@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from fields.garf.metrics import mean_of
 from fields.garf.objects import HELD_OUT, broken
 from fields.garf.reassembly import Reassembly, load_model, reassemble
 from fields.garf.report import errors_against
+from fields.garf.sampling import reassemble_by_flow
 from fields.garf.wear import Wear
 from fields.io.atomic import read_json, write_json
 
@@ -52,8 +54,12 @@ def ways(model: Path | None) -> dict[str, Callable[[list[Fragment]], Reassembly]
     from fields.garf.registration import reassemble_by_registration
 
     trained = load_model(model)
+    flow = partial(reassemble_by_flow, model=trained)
     return {
         "ours": lambda fragments: reassemble(fragments, trained),
+        "flow": flow,
+        "flow, no preassembly": partial(flow, preassembly=False),
+        "flow + settling": partial(flow, settling=True),
         "registration": reassemble_by_registration,
         "as given": identity,
     }
@@ -96,7 +102,7 @@ def main() -> None:
             print(line(way, count, rows), flush=True)
     print()
     for way in arguments.ways:
-        rows = [row for name, row in results.items() if name.startswith(way)]
+        rows = [row for name, row in results.items() if name.startswith(f"{way}/")]
         for worn in (False, True):
             print(line(f"{way}, {'worn' if worn else 'fresh'}", 0, [row for row in rows if row["worn"] is worn]))
 
