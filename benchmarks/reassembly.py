@@ -11,17 +11,21 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import roma
 import torch
 
+from fields.garf.clouds import Cloud
+from fields.garf.encoder import Seen
 from fields.garf.fragment import Fragment
 from fields.garf.metrics import mean_of
 from fields.garf.objects import HELD_OUT, broken
 from fields.garf.reassembly import Reassembly, load_model, reassemble
 from fields.garf.report import errors_against
+from fields.garf.sampling import reassemble_by_flow
 from fields.garf.wear import Wear
 from fields.io.atomic import read_json, write_json
 
@@ -49,12 +53,26 @@ def identity(fragments: list[Fragment]) -> Reassembly:
     return Reassembly(fragments, anchor, poses, [0] * len(fragments), [0.0] * len(fragments), [])
 
 
+class Blind(torch.nn.Module):
+    """In place of the encoder: takes all surface for break, and anything for what fits."""
+
+    def forward(self, cloud: Cloud) -> Seen:
+        noise = torch.nn.functional.normalize(torch.randn(2, len(cloud.points), 8), dim=-1)
+        return Seen(noise[0], torch.ones(len(cloud.points)), *noise)
+
+
 def ways(model: Path | None) -> dict[str, Callable[[list[Fragment]], Reassembly]]:
     from fields.garf.registration import reassemble_by_registration
 
-    trained = load_model(model)
+    trained, blind = load_model(model), load_model(model)
+    blind.encoder = Blind()
+    flow = partial(reassemble_by_flow, model=trained)
     return {
         "ours": lambda fragments: reassemble(fragments, trained),
+        "without pretraining": lambda fragments: reassemble(fragments, blind),
+        "flow": flow,
+        "flow, no preassembly": partial(flow, preassembly=False),
+        "flow + settling": partial(flow, settling=True),
         "registration": reassemble_by_registration,
         "as given": identity,
     }

@@ -16,6 +16,8 @@ class GarfConfig:
     """Made-up objects to break and to learn from."""
     size: str = "cpu"
     """cpu, or paper: the published networks, 12.7 and 43.5 million parameters, for a GPU."""
+    start_from: str | None = None
+    """Run folder of a model whose encoder and verifier are kept: only the flow is learned, for them."""
     encoder_iterations: int = 4000
     """For telling break from original surface, and what fits; an object each."""
     encoder_rate: float = 2e-3
@@ -28,9 +30,9 @@ class GarfConfig:
     """For the flow, `batch` objects each. The shipped model has none: joints are found from breaks."""
     flow_rate: float = 1e-3
     """AdamW learning rate, as above."""
-    batch: int = 8
+    batch: int = 16
     """Objects per iteration of the flow."""
-    tokens: int = 400
+    tokens: int = 192
     """Points of each object that the flow sees, most of them on breaks."""
 
     def __post_init__(self) -> None:
@@ -43,6 +45,12 @@ class GarfConfig:
             raise ConfigError("objects, joint_objects and batch must be at least 1, and iterations not negative.")
         if not 160 <= self.tokens <= 5000:
             raise ConfigError(f"tokens is {self.tokens}; 160 are needed for twenty fragments, and an object has 5000.")
+
+        if self.start_from and (self.encoder_iterations or not self.flow_iterations):
+            raise ConfigError(
+                "start_from keeps a model's encoder and learns a flow for it: it goes with encoder_iterations 0 and "
+                "some flow_iterations."
+            )
 
     @property
     def iterations(self) -> int:

@@ -12,10 +12,10 @@ from fields.garf.transformer import TransformerConfig
 from fields.garf.verifier import Verifier
 
 SIZES = {
-    "cpu": (EncoderConfig(CPU), DenoiserConfig(CPU.decoder[0] + 1, 128, 4, 4, 6, 0.0)),
+    "cpu": (EncoderConfig(CPU), DenoiserConfig(CPU.decoder[0] + 2 * EncoderConfig.descriptor + 1, 96, 2, 4, 6, 0.0)),
     "paper": (EncoderConfig(TransformerConfig(), 0), DenoiserConfig()),
 }
-"""Of the encoder and the denoiser. That of the CPU is shown the probability of break as well, as the published one is not."""
+"""Of the encoder and the denoiser. That of the CPU is also shown what would fit and the probability of break, as the published one is not."""
 
 
 class Garf(nn.Module):

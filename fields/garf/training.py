@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from fields.errors import ConfigError
 from fields.garf import flow
 from fields.garf.clouds import Cloud
 from fields.garf.config import GarfConfig
-from fields.garf.denoiser import Tokens
 from fields.garf.encoder import dice, fit_loss
 from fields.garf.joints import learn_joints
 from fields.garf.model import Garf
 from fields.garf.objects import prepare
+from fields.garf.presentation import Remembered, presented
+from fields.garf.reassembly import load_model
 
 _AVERAGED = 0.9995
 """Of the flow's weights, from one iteration to the next."""
@@ -37,9 +38,18 @@ class GarfTraining:
         torch.manual_seed(seed)
         self.config, self.clouds, self.seed = config, clouds, seed
         self.model = Garf(config.size, flow=config.flow_iterations > 0)
+        if config.start_from:
+            self._keep(load_model(config.start_from))
         self.known: dict[int, Cloud] = {}
-        self.seen: dict[int, _Remembered] = {}
+        self.seen: dict[int, Remembered] = {}
         self._begin_encoder()
+
+    def _keep(self, other: Garf) -> None:
+        """Another model's encoder and verifier, as they are."""
+        if other.size != self.config.size:
+            raise ConfigError(f"{self.config.start_from}: its size is {other.size}, not {self.config.size}.")
+        self.model.encoder.load_state_dict(other.encoder.state_dict())
+        self.model.verifier.load_state_dict(other.verifier.state_dict())
 
     @staticmethod
     def gather(config: GarfConfig, folder: Path, watch: Callable[[int, int], None]) -> list[Path]:
@@ -99,12 +109,10 @@ class GarfTraining:
         self.optimiser = torch.optim.AdamW(denoiser.parameters(), self.config.flow_rate, (0.9, 0.99), weight_decay=1e-4)
         self.average = {name: value.detach().clone() for name, value in denoiser.state_dict().items()}
 
-    def _remember(self, index: int) -> _Remembered:
+    def _remember(self, index: int) -> Remembered:
         """What the encoder, which stays as it is from here on, says of an object."""
         if index not in self.seen:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(index)  # the same whenever it is first looked at, also after resuming
-                self.seen[index] = _Remembered.of(self.model, self._cloud(index))
+            self.seen[index] = Remembered.of(self.model, self._cloud(index))
             self.known.pop(index)
         return self.seen[index]
 
@@ -167,96 +175,3 @@ def _set_rate(optimiser: torch.optim.Optimizer, most: float, progress: float) ->
     fall = 0.5 + 0.5 * float(torch.cos(torch.tensor(torch.pi * max(0.0, (progress - 0.05) / 0.95))))
     for group in optimiser.param_groups:
         group["lr"] = most * max(rise * fall, 1e-3)
-
-
-# -------------------------------------------------------------------------------------------- flow
-
-
-@dataclass
-class _Remembered:
-    """An object as the flow needs it: half precision, for thousands of them are kept."""
-
-    points: Tensor
-    normals: Tensor
-    fragment: Tensor
-    broken: Tensor
-    """(N,) how likely a point is break."""
-    features: Tensor
-    """(N, F) what the denoiser is shown of it."""
-
-    @classmethod
-    @torch.no_grad()
-    def of(cls, model: Garf, cloud: Cloud) -> _Remembered:
-        seen = model.encoder(cloud, roma.random_rotmat(cloud.pieces))
-        broken, features = seen.break_logit.sigmoid(), seen.features
-        if model.size == "cpu":
-            features = torch.cat([features, broken[:, None]], 1)
-        return cls(cloud.points, cloud.normals.half(), cloud.fragment, broken, features.half())
-
-
-@dataclass
-class Presented:
-    """Objects as they are shown to the denoiser; fragments of all of them are numbered together."""
-
-    shown: tuple[Tensor, Tensor, Tensor, Tensor]
-    """Features (B, N, F), points and normals (B, N, 3), sizes (P,)."""
-    tokens: Tokens
-    translation: Tensor
-    """(P, 3) where fragments belong, in a frame whose origin is the middle of the anchor."""
-    rotation: Tensor
-    """(P, 3, 3)."""
-    anchor: Tensor
-    """(P,) bool."""
-    object_of: Tensor
-    """(P,) int64."""
-
-
-def presented(objects: list[_Remembered], count: int, draw: random.Random | None) -> Presented:
-    """Draws `count` points of each object, most of them on breaks, and turns every fragment at random.
-
-    Nothing of where the object stood is left: its frame is turned at random, and its origin is the middle of the anchor, the fragment
-    with most points. Training (`draw`) also changes the scale by a quarter, and fixes other large fragments as well, so that at any time
-    some can be held (multi-anchor training).
-    """
-    rows: list[tuple[Tensor, ...]] = []
-    base = 0
-    for number, one in enumerate(objects):
-        pieces = int(one.fragment[-1]) + 1
-        index = chosen_points(one.fragment, one.broken, count)
-        of, amount = one.fragment[index], torch.bincount(one.fragment, minlength=pieces)
-        first = int(amount.argmax())
-        scale = draw.uniform(0.75, 1.25) if draw else 1.0
-        middle = torch.zeros(pieces, 3).index_add(0, one.fragment, one.points) / amount[:, None]
-        turn, frame = roma.random_rotmat(pieces), roma.random_rotmat(1)[0]
-        all_points = scale * torch.einsum("nij,nj->ni", turn[one.fragment], one.points - middle[one.fragment])
-        normals = torch.einsum("nij,nj->ni", turn[of], one.normals[index].float())
-        size = torch.zeros(pieces).scatter_reduce(0, one.fragment, all_points.abs().amax(1), "amax")
-        anchor = torch.arange(pieces) == first
-        if draw and pieces > 2 and draw.random() < 1 - 1 / pieces:
-            large = [i for i in range(pieces) if i != first and amount[i] > 0.05 * len(one.points)]
-            if large:
-                anchor[draw.sample(large, draw.randint(1, min(len(large), pieces - 2)))] = True
-        rows.append((
-            one.features[index].float(), all_points[index] / size[of][:, None], normals, size, of + base,
-            scale * (middle - middle[first]) @ frame.T, frame @ turn.transpose(1, 2), anchor, torch.full((pieces,), number),
-        ))  # fmt: skip
-        base += pieces
-    features, points, facing, sizes, fragments, *poses, anchors, numbers = map(list, zip(*rows, strict=True))
-    shown = torch.stack(features), torch.stack(points), torch.stack(facing), torch.cat(sizes)
-    translations, rotations = map(torch.cat, poses)
-    return Presented(
-        shown, Tokens(torch.stack(fragments)), translations, rotations, torch.cat(anchors), torch.cat(numbers)
-    )
-
-
-def chosen_points(fragment: Tensor, broken: Tensor, count: int, least: int = 8) -> Tensor:
-    """(count,) of points (N,), ascending by fragment: `least` of each, the rest where break (N,) is likely."""
-    weight = broken.clamp(0, 1) + 0.15
-    pieces = int(fragment[-1]) + 1
-    index = []
-    for i in range(pieces):
-        mine = torch.nonzero(fragment == i)[:, 0]
-        index.append(mine[torch.multinomial(weight[mine], min(least, count // pieces))])
-    rest = torch.multinomial(weight, count - sum(map(len, index)))
-    chosen = torch.cat([*index, rest])
-    return chosen[fragment[chosen].sort(stable=True)[1]]

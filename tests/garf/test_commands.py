@@ -9,6 +9,7 @@ import roma
 import torch
 import trimesh
 
+from fields.errors import CheckpointError, ConfigError
 from fields.garf.config import GarfConfig
 from fields.garf.fragment import Fragment
 from fields.garf.objects import broken, prepare
@@ -134,13 +135,21 @@ def test_mistakes_get_one_line(case, tmp_path, capfd):
     assert said in error and error.startswith("error: ")
 
 
-def test_a_resumed_training_goes_on_as_one_that_was_not_interrupted(tmp_path):
-    """Bit for bit, within the encoder's part and within the flow's."""
-    config = GarfConfig(objects=3, encoder_iterations=6, joint_objects=2, flow_iterations=6, batch=2, tokens=200)
-    clouds = prepare(tmp_path, 3, lambda done, total: None)
+@pytest.fixture(scope="module")
+def clouds(tmp_path_factory):
+    return prepare(tmp_path_factory.mktemp("objects"), 3, lambda done, total: None)
+
+
+KEPT = {"encoder_iterations": 0, "start_from": str(shipped("assets") / "garf")}
+
+
+@pytest.mark.parametrize("encoder", [{"encoder_iterations": 6}, KEPT])
+def test_a_resumed_training_goes_on_as_one_that_was_not_interrupted(encoder, clouds, model):
+    """Bit for bit, within the encoder's part and within the flow's; and where the encoder is another model's, it stays so."""
+    config = GarfConfig(objects=3, joint_objects=2, flow_iterations=6, batch=2, tokens=200, **encoder)
     training = GarfTraining(config, clouds, 0)
     others = []
-    for i in range(12):
+    for i in range(config.iterations):
         if i in (3, 9):
             tensors, plain = training.state()
             others.append(GarfTraining.resume(config, clouds, 0, {k: v.clone() for k, v in tensors.items()}, json.loads(json.dumps(plain))))  # fmt: skip
@@ -151,6 +160,16 @@ def test_a_resumed_training_goes_on_as_one_that_was_not_interrupted(tmp_path):
         other.finish()
         mine, theirs = training.model.state_dict(), other.model.state_dict()
         assert mine.keys() == theirs.keys() and all(torch.equal(mine[k], theirs[k]) for k in mine)
+    kept = model.state_dict()
+    assert all(torch.equal(mine[k], kept[k]) for k in kept) is bool(config.start_from)
+
+
+def test_a_flow_for_a_model_needs_that_model(tmp_path):
+    flow_only = KEPT | {"flow_iterations": 1}
+    with pytest.raises(ConfigError, match="size is cpu, not paper"):
+        GarfTraining(GarfConfig(size="paper", **flow_only), [], 0)
+    with pytest.raises(CheckpointError, match="no such file"):
+        GarfTraining(GarfConfig(**flow_only | {"start_from": str(tmp_path)}), [], 0)
 
 
 def test_training_by_the_command(tmp_path, capfd):
@@ -171,7 +190,10 @@ def test_crumbs_far_away_do_not_matter(model):
     assert found.group == [0, 0, 0]
 
 
-@pytest.mark.parametrize("setting", [["--size", "huge"], ["--objects", 0], ["--tokens", 3], ["--flow-iterations", -1]])
+@pytest.mark.parametrize(
+    "setting",
+    [["--size", "huge"], ["--objects", 0], ["--tokens", 3], ["--flow-iterations", -1], ["--start-from", DEMO]],
+)
 def test_settings_without_sense_are_refused(setting, tmp_path, capfd):
     assert run("train", "garf", *setting, "--out", tmp_path / "run") != 0
     assert "Traceback" not in capfd.readouterr().err and not (tmp_path / "run").exists()
