@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,8 +32,8 @@ class NearestTable:
     Args:
         points: (P, 3), in cells.
         normals: (P, 3) unit.
-        cell: edge of the table's cells; each holds the point nearest to its middle. Larger where the table would have more than 256 along an
-            axis.
+        cell: edge of the table's cells; each holds the point nearest to its middle. There are at most 256 along an axis, about the median of
+            the points: crumbs far away do not matter.
         reach: how far from the points there are cells that say something.
         facing: −1 where counterparts of the points face them, as of surfaces that touch; 1 where they face the same way, as where a surface
             goes on.
@@ -47,21 +48,22 @@ class NearestTable:
         if not len(self.points):
             self.low, self.table = self.points.new_zeros(3), self._filled((1, 1, 1))
             return
-        span = self.points.amax(0) - self.points.amin(0)
-        self.cell = max(cell, float(span.max()) / _MOST_CELLS)
-        self.low = self.points.amin(0) - reach - self.cell
-        rings = int(reach / self.cell) + 1
-        shape = (((self.points.amax(0) - self.low) / self.cell).long() + rings + 2).tolist()
-        near = self.points.new_zeros(1, 1, *shape)
-        at = ((self.points - self.low) / self.cell).long()
+        rings = max(math.ceil(reach / cell - 0.5), 1)  # from a middle to what lies anywhere in a cell
+        middle, half = self.points.median(0)[0], cell * _MOST_CELLS / 2
+        self.low = torch.maximum(self.points.amin(0) - reach - cell, middle - half)
+        top = torch.minimum(self.points.amax(0) + (rings + 1) * cell, middle + half)
+        shape = ((top - self.low) / cell).ceil().long()
+        at = ((self.points - self.low) / cell).floor().long()
+        at = at[((at >= 0) & (at < shape)).all(-1)]
+        near = self.points.new_zeros(1, 1, *shape.tolist())
         near[0, 0, at[:, 0], at[:, 1], at[:, 2]] = 1
         for axis in range(3):  # a box dilates along one axis after the other
             size, pad = [1, 1, 1], [0, 0, 0]
             size[axis], pad[axis] = 2 * rings + 1, rings
             near = torch.nn.functional.max_pool3d(near, size, 1, pad)
         around = torch.nonzero(near[0, 0])
-        index, _ = points.knn(self.low + (around + 0.5) * self.cell, 1, reach)
-        self.table = self._filled(shape)
+        index, _ = points.knn(self.low + (around + 0.5) * cell, 1, reach)
+        self.table = self._filled(shape.tolist())
         self.table[around[:, 0], around[:, 1], around[:, 2]] = index[:, 0].int()
 
     def _filled(self, shape: Sequence[int]) -> Tensor:
@@ -153,7 +155,7 @@ def contacts(
     *doubled* lie on each other. *Covered* is all else that faces a surface, and labelled on labelled that faces the same way.
 
     Args:
-        target: within whose reach is looked.
+        target: whose own reach had better be larger by a cell: it is measured from the middles of cells.
         labels, marks: bool (P,) of the targets, (S,) of the sources.
         sources, normals, area: (S, 3), (S, 3) unit, (S,).
         poses: (H, 4, 4) from the frame of the sources to that of the target.

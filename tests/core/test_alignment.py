@@ -93,12 +93,12 @@ def test_contacts_by_hand():
     area, yes = torch.full((900,), 1 / 900), torch.ones(900, dtype=torch.bool)
     poses = torch.eye(4).repeat(3, 1, 1)
     poses[:, 2, 3] = torch.tensor([0.0, 0.045, 0.09])  # nothing, under half and nine tenths of the reach
-    seen = contacts(table(points, up), yes, points, -up, yes, area, poses, 0.1)
+    seen = contacts(table(points, up, reach=0.14), yes, points, -up, yes, area, poses, 0.1)
     want = torch.tensor([[1, 1, 1, 0, 0], [1, 0, 0, 0.2025, 0], [1, 0, 0, 0.81, 0]])
     torch.testing.assert_close(seen[:, :5], want, atol=1e-5, rtol=0)
     assert not seen[:, 5:].any()
-    covered = contacts(table(points, up), yes, points, -up, ~yes, area, poses[:1], 0.1)
-    level = contacts(table(points, up), ~yes, points, up, ~yes, area, poses[:1], 0.1)
+    covered = contacts(table(points, up, reach=0.14), yes, points, -up, ~yes, area, poses[:1], 0.1)
+    level = contacts(table(points, up, reach=0.14), ~yes, points, up, ~yes, area, poses[:1], 0.1)
     torch.testing.assert_close(covered, torch.eye(9)[7:8], atol=1e-5, rtol=0)
     torch.testing.assert_close(level, torch.eye(9)[[5]] + torch.eye(9)[[8]], atol=1e-5, rtol=0)
 

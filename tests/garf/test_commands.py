@@ -16,6 +16,7 @@ from fields.garf.objects import broken, prepare
 from fields.garf.reading import load_fragments
 from fields.garf.reassembly import load_model, reassemble
 from fields.garf.report import errors_against
+from fields.garf.results import met
 from fields.garf.training import GarfTraining
 from fields.methods import shipped
 from tests.commands import run
@@ -87,6 +88,21 @@ def test_what_does_not_belong_is_not_placed(model):
     turn[:3, 3] = 3.0
     found = reassemble([*pieces, foreign[1].moved(turn)], model)
     assert found.group[:3] == [0, 0, 0] and found.group[3] != 0
+    # Where it may belong is told, as unlikely; to guess moves it there, rigidly, and nothing else.
+    assert all(place.group == 1 and place.confidence < 0.2 for place in found.perhaps)
+    guessed = found.guessed()
+    assert np.array_equal(guessed[:3], found.world_from_fragment[:3])
+    assert not np.allclose(guessed[3], found.world_from_fragment[3])
+    assert np.allclose(guessed[3, :3, :3] @ guessed[3, :3, :3].T, np.eye(3), atol=1e-5)
+
+
+def test_what_is_missing_is_noticed(vase, model, capfd):
+    """Of the vase without one of its larger pieces less break has its counterpart, and that is said."""
+    whole = json.loads((vase / "poses.json").read_text())["met"]
+    fragments = load_fragments(DEMO)
+    found = reassemble([f for f in fragments if f.name != "piece_2"], model)
+    assert whole > 0.8 and found.met < whole - 0.1
+    assert "missing" in met(found)
 
 
 def test_open_and_repeated_meshes_are_put_together_as_well(model):
