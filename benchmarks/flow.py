@@ -20,8 +20,9 @@ from fields.garf.config import GarfConfig
 from fields.garf.metrics import mean_of, reassembly_errors
 from fields.garf.objects import HELD_OUT, broken
 from fields.garf.presentation import Presented, presented
-from fields.garf.sampling import pose, start
+from fields.garf.sampling import start
 from fields.garf.training import GarfTraining
+from fields.geometry.rigid import pose_of
 from fields.io.atomic import write_json
 from fields.methods import shipped
 
@@ -83,7 +84,8 @@ def measured(training: GarfTraining, count: int, sessions: tuple[int, ...]) -> d
 def errors(batch: Presented, poses: tuple[Tensor, Tensor], k: int) -> dict[str, float]:
     """Of presentation k."""
     mine = torch.nonzero(batch.object_of == k)[:, 0]
-    found, true = (pose(*at)[mine] for at in (poses, (batch.translation, batch.rotation)))
+    translation, rotation = poses
+    found, true = pose_of(rotation, translation)[mine], pose_of(batch.rotation, batch.translation)[mine]
     points, size, of = batch.shown[1][k], batch.shown[3], batch.tokens.fragment[k]
     clouds = [points[of == i] * size[i] for i in mine.tolist()]
     return reassembly_errors(clouds, found, true, int(batch.anchor[mine].nonzero()))

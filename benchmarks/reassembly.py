@@ -115,7 +115,12 @@ def main() -> None:
             print(line(way, count, rows), flush=True)
     print()
     for way in arguments.ways:
-        print(way, reliability([row for name, row in results.items() if name.startswith(f"{way}/")]))
+        rows = [row for name, row in results.items() if name.startswith(f"{way}/")]
+        print(way, reliability(rows))
+        if whole := [row["met"] for row in rows if row["met"] and row["together"] == row["part_accuracy"] == 1]:
+            print(
+                f"{way}: of {len(whole)} whole objects nine tenths have met more than {np.quantile(whole, 0.1):.2f} of their break"
+            )
     for way in arguments.ways:
         rows = [row for name, row in results.items() if name.startswith(f"{way}/")]
         for worn in (False, True):
@@ -125,7 +130,7 @@ def main() -> None:
 def beyond(truth: np.ndarray, found: Reassembly) -> dict:
     """What else there is to say of one object: how many fragments hang together, how well parts are placed where even what fits nowhere is
     put somewhere, as in published figures, how sure it was of each fragment and whether it was right, and how well breaks were told."""
-    row: dict = {"together": float(np.mean([group == 0 for group in found.group]))}
+    row: dict = {"together": float(np.mean([group == 0 for group in found.group])), "met": found.met}
     placed = replace(found, world_from_fragment=found.guessed())
     row["part_accuracy_placed"] = errors_against(truth, placed)["part_accuracy"]
     relative = np.linalg.inv(truth[found.anchor]) @ truth

@@ -34,7 +34,7 @@ _HOME = {
     ),
     "scan": ("exclusive_prod", "exclusive_sum", "inclusive_prod", "inclusive_sum"),
     "losses": ("distortion",),
-    "alignment": ("NearestTable", "aligned", "contacts", "support"),
+    "alignment": ("CONTACTS", "NearestTable", "aligned", "contacts", "support"),
     "neighbours": ("VoxelHash", "knn", "morton_decode", "morton_encode", "radius_neighbours"),
     "estimators.occ_grid": ("OccGridEstimator",),
     "estimators.prop_net": ("PropNetEstimator", "get_proposal_requires_grad_fn"),

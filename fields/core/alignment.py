@@ -21,7 +21,9 @@ _MOST_PATCHES = 2
 _AROUND = 8
 """Neighbours that are known of each point; as in csrc/alignment.h."""
 _CHUNK = 256
+"""Sources that an item looks at."""
 CONTACTS = ("touching", "close", "fitting", "gap", "tilt", "continued", "stepped", "covered", "doubled")
+"""Columns of what `contacts` returns."""
 
 
 class NearestTable:
@@ -77,11 +79,11 @@ def _around(points: VoxelHash) -> Tensor:
     return torch.where(index < 0, own, index)[:, 1:].int().contiguous()
 
 
-Patch = tuple[NearestTable, Tensor, Tensor]
+Pairing = tuple[NearestTable, Tensor, Tensor]
 """A target, and the points (S, 3) and unit normals (S, 3) that are to be brought onto it."""
 
 
-def aligned(poses: Tensor, patches: Sequence[Patch], tolerances: Sequence[float]) -> Tensor:
+def aligned(poses: Tensor, patches: Sequence[Pairing], tolerances: Sequence[float]) -> Tensor:
     """Poses (H, 4, 4) after a step of point-to-plane ICP for each tolerance (Chen and Medioni 1992), each from its own start.
 
     A point counts where its counterpart faces it within 60°, is nearer than the table's reach along the surface, and the gap along
@@ -103,7 +105,7 @@ def aligned(poses: Tensor, patches: Sequence[Patch], tolerances: Sequence[float]
     return moved
 
 
-def support(poses: Tensor, patches: Sequence[Patch], tolerance: float) -> Tensor:
+def support(poses: Tensor, patches: Sequence[Pairing], tolerance: float) -> Tensor:
     """(H, len(patches)): what a patch's points have to say for each pose (H, 4, 4), in the mean, as they count for `aligned`.
 
     Gradients: none.
@@ -118,7 +120,7 @@ def support(poses: Tensor, patches: Sequence[Patch], tolerance: float) -> Tensor
     return shares[:, : len(patches)]
 
 
-def _check(poses: Tensor, patches: Sequence[Patch]) -> None:
+def _check(poses: Tensor, patches: Sequence[Pairing]) -> None:
     check_shape("poses", poses, None, 4, 4)
     check_floating(poses=poses)
     if not 1 <= len(patches) <= _MOST_PATCHES:
@@ -129,7 +131,7 @@ def _check(poses: Tensor, patches: Sequence[Patch]) -> None:
         check_floating(poses=poses, sources=sources, normals=normals, targets=target.points)
 
 
-def _launch(poses: Tensor, patches: Sequence[Patch], **given: Any) -> None:
+def _launch(poses: Tensor, patches: Sequence[Pairing], **given: Any) -> None:
     targets = [target for target, _, _ in patches]
     sources = [sources.detach().contiguous() for _, sources, _ in patches]
     every = torch.cat(sources)

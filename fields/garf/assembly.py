@@ -6,30 +6,28 @@ put in the wrong place runs into others.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from itertools import combinations, product
+from itertools import combinations
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from fields.garf.contact import EVIDENCE, Surface, beside, evidence
-from fields.garf.matching import Break, Fit, fits, settle
+from fields.garf.contact import Surface
+from fields.garf.judging import Judge, Poses
+from fields.garf.matching import CLOSELY, Break, Fit, fits, settle
 from fields.garf.verifier import Verifier
 from fields.geometry.rigid import inverse
-
-Poses = dict[int, Tensor]
-"""Fragments of a group, and their poses (4, 4) in its frame."""
 
 
 class Place(NamedTuple):
     """Where a group may belong beside that of the anchor."""
 
     group: int
-    pose: Tensor
-    """(4, 4) from the frame of the group to that of the anchor."""
+    pose: np.ndarray
+    """(4, 4) float64, from the frame of the group to that of the anchor."""
     confidence: float
     """How likely that is right, by itself: not much, or the group would be there."""
 
@@ -160,8 +158,7 @@ def _joined(judge: Judge, fits: list[Fit], least: float, agreed: Callable[[Poses
                 way.sizes, way.odds = (len(a), len(b)), judge(a, b, way.move)
                 if way.odds > _HOPELESS:
                     # Joints drift: what closes a ring fits at its other end only after the group has settled as one.
-                    moving = [(surfaces[i], way.move @ pose) for i, pose in b.items()]
-                    move = settle(moving, [(surfaces[i], pose) for i, pose in a.items()], (0.012, 0.008), 2) @ way.move
+                    move = judge.settled(a, b, way.move)
                     odds = judge(a, b, move)
                     if odds > way.odds:
                         way.move, way.odds = move, odds
@@ -190,74 +187,8 @@ class _Way:
     sizes: tuple[int, int] = (1, 1)
 
 
-@dataclass
-class Judge:
-    """Says how likely joints of one object are right."""
-
-    surfaces: list[Surface]
-    """Of its fragments, or of bodies of some of them."""
-    verifier: Verifier
-    usual: float
-    """Area of break that a fragment of the object has, in the mean."""
-    fragments: int
-
-    @classmethod
-    def of(cls, surfaces: list[Surface], verifier: Verifier) -> Judge:
-        """Of an object's fragments."""
-        return cls(surfaces, verifier, sum(s.break_area for s in surfaces) / len(surfaces), len(surfaces))
-
-    def seen(self, a: Poses, b: Poses, move: Tensor) -> tuple[Tensor, Tensor]:
-        """The evidence (len(EVIDENCE),), and `SIDES` (4,), of group b, moved, beside group a."""
-        total = torch.zeros(len(EVIDENCE))
-        touched: tuple[set[int], set[int]] = (set(), set())
-        moved = {j: move @ pose for j, pose in b.items()}
-        for i, j in product(a, b):
-            if not beside(self.surfaces[i], a[i], self.surfaces[j], moved[j]):
-                continue
-            found = evidence(self.surfaces[i], self.surfaces[j], inverse(a[i]) @ moved[j])
-            total += found
-            if found[0] > 0:
-                touched[0].add(i)
-                touched[1].add(j)
-        return total, self._sides(*touched)
-
-    def _sides(self, *sides: Iterable[int]) -> Tensor:
-        areas = [[(self.surfaces[i].break_area, self.surfaces[i].whole_area) for i in side] for side in sides]
-        least = torch.tensor([[sum(part) for part in zip(*side, strict=True)] or [0.0, 0.0] for side in areas]).amin(0)
-        return torch.cat([least, torch.tensor([self.usual, self.fragments])])
-
-    @torch.no_grad()
-    def __call__(self, a: Poses, b: Poses, move: Tensor) -> float:
-        """Log-odds that group b, moved, belongs to group a."""
-        total, sides = self.seen(a, b, move)
-        return float(self.verifier(total, sides)) if total[0] > 0 else -torch.inf
-
-    @torch.no_grad()
-    def alone(self, fits: list[Fit]) -> list[float]:
-        """Log-odds that these are right, each by itself."""
-        if not fits:
-            return []
-        sides = torch.stack([self._sides([fit.a], [fit.b]) for fit in fits])
-        return self.verifier(torch.stack([fit.evidence for fit in fits]), sides).tolist()
-
-    def likelihood(self, a: Poses, b: Poses, move: Tensor) -> float:
-        """How likely it is that at least one joint between fragments of group a and those of group b, moved, is right.
-
-        Much that hardly fits adds up to what looks like a joint of groups; it is none unless some two of the fragments fit.
-        """
-        wrong, moved = 1.0, {j: move @ pose for j, pose in b.items()}
-        for i, j in product(a, b):
-            if beside(self.surfaces[i], a[i], self.surfaces[j], moved[j]):
-                wrong *= 1 - _probability(self({i: a[i]}, {j: moved[j]}, torch.eye(4)))
-        return 1 - wrong
-
-
-def _probability(log_odds: float) -> float:
-    return 1 / (1 + math.exp(-max(log_odds, -50.0)))
-
-
 def relax(
-    surfaces: list[Surface], poses: Poses, fixed: int, radii: tuple[float, ...] = (0.012, 0.008), sweeps: int = 2
+    surfaces: list[Surface], poses: Poses, fixed: int, radii: tuple[float, ...] = CLOSELY, sweeps: int = 2
 ) -> Poses:
     """A group settles together: one fragment after the other on all of its neighbours."""
     poses = dict(poses)
@@ -290,6 +221,6 @@ def _finished(judge: Judge, bodies: list[Poses], anchor: int, shown: list[Break]
     )
     for number, k in enumerate(order[1:], 1):
         moves = [f.pose if f.a == whole else inverse(f.pose) for f in ways if {f.a, f.b} == {whole, k}]
-        places = [Place(number, m, judge.likelihood(bodies[whole], bodies[k], m)) for m in moves]
+        places = [Place(number, m.double().numpy(), judge.likelihood(bodies[whole], bodies[k], m)) for m in moves]
         result.perhaps += sorted(places, key=lambda place: -place.confidence)[:PLACES]
     return result

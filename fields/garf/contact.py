@@ -11,7 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from fields.core import NearestTable, VoxelHash, contacts
+from fields.core import CONTACTS, NearestTable, VoxelHash, contacts
 from fields.geometry.rigid import inverse, move, move_by_each
 
 REACH = 0.012
@@ -23,19 +23,9 @@ _RIM = 0.02
 _FAR = 0.1
 """How far the nearest surface is looked for."""
 
-EVIDENCE = (
-    "touching",  # break that faces break
-    "close",  # of it, with a gap below a third of the reach
-    "fitting",  # of it, with a gap below an eighth, and all but parallel
-    "gap",  # of it, times the mean square gap, in reaches
-    "tilt",  # of it, times the mean of 1 + m·n
-    "continued",  # original surface that goes on across the crack
-    "stepped",  # original surface that does not
-    "covered",  # break that faces original surface, or original surface that faces another
-    "doubled",  # original surface where the other's already is
-    "inside",  # surface deep inside the other
-)
-"""Areas, of both sides together, in squared sizes of the object."""
+EVIDENCE = (*CONTACTS, "inside")
+"""Areas, of both sides together, in squared sizes of the object: what `fields.core.contacts` tells, labels being breaks; and surface deep inside
+the other."""
 
 
 class Patch:

@@ -6,20 +6,20 @@ import os
 import random
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
-from itertools import combinations, product
+from itertools import combinations
 from multiprocessing import get_context
 
 import roma
 import torch
 from torch import Tensor
 
-from fields.garf.assembly import Judge, Poses, relax
-from fields.garf.clouds import POINTS, cloud_of
+from fields.garf.assembly import relax
 from fields.garf.contact import EVIDENCE
-from fields.garf.matching import Fit, breaks_of, fits, settle
+from fields.garf.judging import Judge, Poses
+from fields.garf.matching import CLOSELY, Fit, fits, look
 from fields.garf.model import Garf
 from fields.garf.objects import broken
-from fields.geometry.rigid import inverse, move
+from fields.geometry.rigid import inverse, move, pose_of
 
 _FIRST = 500_004
 """Number of the first object, which has two pieces; those after it have more, up to twenty. Those that the encoder has learned from would look better than they are."""
@@ -81,25 +81,15 @@ def examples(model: Garf, number: int) -> list[Example]:
     _, whole, rng = broken(number, 2 + number % 19)
     torch.manual_seed(number)
     turns = roma.random_rotmat(len(whole))
-    home = {i: _pose(turn.T) for i, turn in enumerate(turns)}
+    home = dict(enumerate(pose_of(turns.mT, torch.zeros(len(turns), 3))))
     fragments = [f.moved(inverse(home[i]).double().numpy()) for i, f in enumerate(whole)]
-    cloud = cloud_of(fragments, rng, max(POINTS, 100 * len(fragments)))
-    breaks = breaks_of(fragments, cloud, model.encoder(cloud), rng)
+    _, _, breaks = look(fragments, model.encoder, rng)
     judge = Judge.of([b.surface for b in breaks], model.verifier)
     ways = [fit for a, b in combinations(home, 2) for fit in fits(a, b, breaks)]
     known = [(fit, right) for fit in ways if (right := _right(fit, judge, home)) is not None]
-    pairs = [(*judge.seen(*_alone(fit), fit.pose), right) for fit, right in known]
-    return [row for row in pairs if row[0][0] > 0] + _of_groups(judge, home, known, random.Random(number))
-
-
-def _pose(rotation: Tensor) -> Tensor:
-    pose = torch.eye(4)
-    pose[:3, :3] = rotation
-    return pose
-
-
-def _alone(fit: Fit) -> tuple[Poses, Poses]:
-    return {fit.a: torch.eye(4)}, {fit.b: torch.eye(4)}
+    touching = [(fit, right) for fit, right in known if fit.evidence[0] > 0]
+    pairs = [(fit.evidence, judge.sides([fit.a], [fit.b]), right) for fit, right in touching]
+    return pairs + _of_groups(judge, home, known, random.Random(number))
 
 
 def _right(fit: Fit, judge: Judge, home: Poses) -> bool | None:
@@ -114,7 +104,7 @@ def _right(fit: Fit, judge: Judge, home: Poses) -> bool | None:
 def _of_groups(judge: Judge, home: Poses, known: list[tuple[Fit, bool]], draw: random.Random) -> list[Example]:
     """Groups that hang together, as they are after settling, and others beside them: where the right ways lead, and the wrong ones that look best."""
     surfaces = judge.surfaces
-    settled = relax(surfaces, home, max(home, key=lambda i: surfaces[i].whole_area), (0.03, 0.012, 0.008))
+    settled = relax(surfaces, home, max(home, key=lambda i: surfaces[i].whole_area), (0.03, *CLOSELY))
     beside: dict[int, list[int]] = {i: [] for i in home} if len(home) > 2 else {}
     for i, j in combinations(beside, 2):
         if judge.seen({i: settled[i]}, {j: settled[j]}, torch.eye(4))[0][0] > 1e-3:
@@ -127,14 +117,12 @@ def _of_groups(judge: Judge, home: Poses, known: list[tuple[Fit, bool]], draw: r
         rest = set(home) - set(first)
         second = _grown(draw.choice(sorted(rest)), rest, draw.randint(1, min(len(rest), _ADDED)), beside, draw)
         a, b = ({i: settled[i] for i in members} for members in (first, second))
-        between = [one for one in known if {one[0].a, one[0].b} in [{i, j} for i, j in product(a, b)]]
+        between = [(f, truth) for f, truth in known if (f.a in a and f.b in b) or (f.a in b and f.b in a)]
         right, wrong = ([fit for fit, r in between if r is truth] for truth in (True, False))
         for fit, truth in [(f, True) for f in draw.sample(right, min(2, len(right)))] + [(f, False) for f in wrong[:3]]:
             i, j, pose = (fit.a, fit.b, fit.pose) if fit.a in a else (fit.b, fit.a, inverse(fit.pose))
             start = a[i] @ pose @ inverse(b[j])
-            moving = [(surfaces[k], start @ pose) for k, pose in b.items()]
-            at = settle(moving, [(surfaces[k], pose) for k, pose in a.items()], (0.012, 0.008), 2) @ start
-            evidence, sides = judge.seen(a, b, at)
+            evidence, sides = judge.seen(a, b, judge.settled(a, b, start))
             if evidence[0] > 0:
                 rows.append((evidence, sides, truth))
     return rows

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from fields.core import NearestTable, aligned, support
-from fields.garf.clouds import Cloud
+from fields.garf.clouds import POINTS, Cloud, cloud_of
 from fields.garf.contact import Patch, Surface, beside, evidence
-from fields.garf.encoder import Seen
+from fields.garf.encoder import FractureEncoder, Seen
 from fields.garf.fragment import Fragment, Samples, sample
 from fields.garf.invariants import symmetric
-from fields.geometry.rigid import inverse, move
+from fields.geometry.rigid import inverse, move, pose_of
 
 _EVEN = 20_000
 """Points on the surfaces of all fragments together."""
@@ -33,10 +33,12 @@ _GUESSES = 1500
 """Pairs of points that are tried, of two fragments."""
 _PROBES = 64
 """Break points that a guess is judged by."""
-_CLOSELY = 600
-"""And what is left of them."""
+_SETTLING = 600
+"""And what is left of them settles by."""
 _SETTLED = 60
 """Guesses that may settle."""
+CLOSELY = (0.012, 0.008)
+"""How far a counterpart may be, step by step, where fragments lie about where they belong."""
 
 
 class Fit(NamedTuple):
@@ -87,6 +89,15 @@ class Break:
         )
         names = ("points", "normals", "along", "lock", "key")
         return cls(surface, *(torch.cat([getattr(part, name) for part in parts]) for name in names))
+
+
+def look(
+    fragments: list[Fragment], encoder: FractureEncoder, rng: np.random.Generator
+) -> tuple[Cloud, Seen, list[Break]]:
+    """Points of fragments as networks see them, what the encoder says of these, and what the fragments offer to be matched."""
+    cloud = cloud_of(fragments, rng, max(POINTS, 100 * len(fragments)))
+    seen = encoder(cloud)
+    return cloud, seen, breaks_of(fragments, cloud, seen, rng)
 
 
 def breaks_of(fragments: list[Fragment], cloud: Cloud, seen: Seen, rng: np.random.Generator) -> list[Break]:
@@ -156,10 +167,8 @@ def guesses(a: Break, b: Break, most: int = _GUESSES) -> Tensor:
     for sign in (1, -1):
         frame_a = torch.stack([a.normals[i], sign * a.along[i], sign * side], -1)
         frame_b = torch.stack([-b.normals[j], b.along[j], torch.linalg.cross(-b.normals[j], b.along[j])], -1)
-        pose = torch.eye(4).repeat(len(i), 1, 1)
-        pose[:, :3, :3] = frame_a @ frame_b.transpose(1, 2)
-        pose[:, :3, 3] = a.points[i] - torch.einsum("hij,hj->hi", pose[:, :3, :3], b.points[j])
-        poses.append(pose)
+        turn = frame_a @ frame_b.transpose(1, 2)
+        poses.append(pose_of(turn, a.points[i] - torch.einsum("hij,hj->hi", turn, b.points[j])))
     return torch.cat(poses)
 
 
@@ -193,7 +202,7 @@ def fits(a: int, b: int, breaks: list[Break], keep: int = 4) -> list[Fit]:
     fine = agreement(p, q, poses, 0.004)
     poses = poses[fine.argsort(descending=True)]
     kept = poses[_different(poses, two.points.mean(0), keep)]
-    settled = aligned(kept, _patches(p, q, _CLOSELY), (0.012, 0.012, 0.008, 0.008))
+    settled = aligned(kept, _patches(p, q, _SETTLING), (0.012, 0.012, 0.008, 0.008))
     return [Fit(a, b, *both) for both in zip(settled, evidence(p, q, settled), strict=True)]
 
 
@@ -214,7 +223,7 @@ Posed = list[tuple[Surface, Tensor]]
 """Surfaces, each at a pose (4, 4)."""
 
 
-def settle(moving: Posed, others: Posed, radii: tuple[float, ...], steps: int = 3) -> Tensor:
+def settle(moving: Posed, others: Posed, radii: tuple[float, ...] = CLOSELY, steps: int = 3) -> Tensor:
     """The motion (4, 4) by which some fragments settle as one, breaks and rims on those of others."""
     total, reach = torch.eye(4), 2 * max(radii)
     near = [[other for other in others if beside(*one, *other, reach)] for one in moving]
@@ -240,7 +249,7 @@ def settle(moving: Posed, others: Posed, radii: tuple[float, ...], steps: int = 
 
 def _pull(patch: Patch, pose: Tensor, others: Posed, radius: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Points of a patch in the world (N, 3), the normals of their nearest counterparts, their gaps along these, and how much each counts."""
-    points, normals = patch.some(_CLOSELY)
+    points, normals = patch.some(_SETTLING)
     world, facing = move(pose, points), normals @ pose[:3, :3].T
     best = torch.full((len(world),), radius)
     gap, normal = torch.zeros(len(world)), torch.zeros_like(world)
@@ -275,7 +284,5 @@ def plane_step(x: Tensor, target: Tensor, gap: Tensor, weight: Tensor) -> Tensor
     scale = matrix.diagonal().mean().clamp(min=1e-6)
     matrix = matrix + 1e-3 * scale * torch.eye(6)  # what slides along a flat break stays
     step = torch.linalg.solve(matrix, -weighted.T @ gap)
-    motion = torch.eye(4)
-    motion[:3, :3] = roma.rotvec_to_rotmat(step[:3].clamp(-0.3, 0.3))
-    motion[:3, 3] = middle + step[3:] - motion[:3, :3] @ middle
-    return motion
+    turn = roma.rotvec_to_rotmat(step[:3].clamp(-0.3, 0.3))
+    return pose_of(turn, middle + step[3:] - turn @ middle)

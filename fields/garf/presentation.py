@@ -12,6 +12,7 @@ from fields.garf.clouds import Cloud
 from fields.garf.denoiser import Tokens
 from fields.garf.encoder import normalised
 from fields.garf.model import Garf
+from fields.geometry.rigid import pose_of
 
 
 @dataclass
@@ -98,8 +99,7 @@ def presented(objects: list[Remembered], count: int, draw: random.Random | None)
         first = int(amount.argmax())
         scale = draw.uniform(0.75, 1.25) if draw else 1.0
         world = one.rotation[first]
-        back = torch.eye(4)
-        back[:3, :3], back[:3, 3] = world / scale, one.translation[first]
+        back = pose_of(world / scale, one.translation[first])
         anchor = torch.arange(pieces) == first
         if draw and pieces > 2 and draw.random() < 1 - 1 / pieces:
             large = [i for i in range(pieces) if i != first and amount[i] > 0.05 * len(one.points)]

@@ -13,9 +13,8 @@ import torch
 
 from fields.errors import ConfigError
 from fields.garf.assembly import Place, assemble
-from fields.garf.clouds import POINTS, cloud_of
 from fields.garf.fragment import Fragment
-from fields.garf.matching import breaks_of, placed
+from fields.garf.matching import look, placed
 from fields.garf.reading import load_fragments
 from fields.garf.solidity import pushed_apart, solids_of
 from fields.methods import shipped
@@ -65,19 +64,19 @@ class Reassembly:
         """(P, 4, 4) `world_from_fragment`, with every group where it belongs most likely, however unlikely that is; at the middle of the
         anchor's where nothing speaks for any place."""
         poses = self.world_from_fragment.copy()
-        middle = _middle([f for f, group in zip(self.assembled(), self.group, strict=True) if group == 0])
+        placed = self.assembled()
+
+        def middle(number: int) -> np.ndarray:
+            return np.mean([f.middle for f, group in zip(placed, self.group, strict=True) if group == number], 0)
+
         for number in range(1, max(self.group) + 1):
             members = [i for i, group in enumerate(self.group) if group == number]
-            place = next((place.pose.double().numpy() for place in self.perhaps if place.group == number), None)
+            place = next((place.pose for place in self.perhaps if place.group == number), None)
             if place is None:
                 place = np.eye(4)
-                place[:3, 3] = middle - _middle([self.fragments[i].moved(poses[i]) for i in members])
+                place[:3, 3] = middle(0) - middle(number)
             poses[members] = place @ poses[members]
         return poses
-
-
-def _middle(fragments: list[Fragment]) -> np.ndarray:
-    return np.concatenate([f.vertices for f in fragments]).mean(0)
 
 
 def load_model(path: str | Path | None = None) -> Any:
@@ -109,9 +108,7 @@ def reassemble(fragments: str | Path | list[Fragment], model: Any = None, *, see
     model = model or load_model()
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
-    cloud = cloud_of(fragments, rng, max(POINTS, 100 * len(fragments)))
-    seen = model.encoder(cloud)
-    breaks = breaks_of(fragments, cloud, seen, rng)
+    cloud, seen, breaks = look(fragments, model.encoder, rng)
     anchor = int(np.argmax([f.areas.sum() for f in fragments]))
     found = assemble(breaks, model.verifier, anchor)
     poses = found.poses.double().numpy()

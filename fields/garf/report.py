@@ -16,7 +16,7 @@ from fields.garf.fragment import Fragment, sample
 from fields.garf.metrics import reassembly_errors
 from fields.garf.pictures import box_of, exploded, palette, picture
 from fields.garf.reassembly import Reassembly
-from fields.garf.results import as_json, laid_out, met, write_fragments, write_poses
+from fields.garf.results import as_json, laid_out, met, standing, write_fragments, write_poses
 from fields.garf.writing import write_coming_together
 from fields.io.atomic import read_json, write_atomically
 from fields.io.images import colour_map, png
@@ -92,8 +92,7 @@ def _page(found: Reassembly, shown: list[Fragment], colours: np.ndarray) -> str:
     )
     rows = "".join(
         f'<tr><td style="background:rgb({", ".join(str(int(255 * v)) for v in colours[i])})">&emsp;</td><td>{html.escape(f.name)}</td>'
-        f"<td>{'stays' if i == found.anchor else 'fits nowhere' if found.group.count(found.group[i]) == 1 and found.group[i] else f'{found.confidence[i]:.2f}'}</td>"
-        f"<td>{found.group[i] or ''}</td></tr>"
+        f"<td>{standing(found, i)}</td></tr>"
         for i, f in enumerate(found.fragments)
     )
     joints = "".join(
@@ -111,7 +110,7 @@ def _page(found: Reassembly, shown: list[Fragment], colours: np.ndarray) -> str:
     return (
         f"<!doctype html><meta charset=utf-8><title>Reassembly</title><style>{style}</style><h1>Reassembly</h1>"
         f"<p>{sum(g == 0 for g in found.group)} of {len(shown)} fragments put together in {found.seconds:.1f} s. {met(found)}</p>{figures}"
-        f"<h2>Fragments</h2><table><tr><th></th><th>fragment</th><th>confidence</th><th>group</th></tr>{rows}</table>"
+        f"<h2>Fragments</h2><table><tr><th></th><th>fragment</th><th></th></tr>{rows}</table>"
         f"<h2>Joints</h2><table><tr><th colspan=2>between</th><th>confidence</th><th>overlap, of the smaller</th></tr>{joints}</table>"
         + (f"<h2>Perhaps</h2><p>Places of what fits nowhere for sure.</p><table>{perhaps}</table>" if perhaps else "")
         + f"<script type='application/json' id='poses'>{data}</script>\n"

@@ -144,7 +144,7 @@ def _reassembly(said: dict[str, Any], tensors: dict[str, torch.Tensor], names: l
 
 
 def _place(said: dict[str, Any]) -> Place:
-    pose = torch.tensor(said["pose"], dtype=torch.float32)
+    pose = np.array(said["pose"], np.float64)
     if pose.shape != (4, 4):
         raise ValueError(said)
     return Place(int(said["group"]), pose, float(said["confidence"]))

@@ -12,15 +12,15 @@ from torch import Tensor
 from fields.errors import ConfigError
 from fields.garf import flow
 from fields.garf.assembly import relax
-from fields.garf.clouds import POINTS, Cloud, cloud_of
+from fields.garf.clouds import Cloud
 from fields.garf.config import GarfConfig
 from fields.garf.contact import EVIDENCE, Surface, evidence
 from fields.garf.fragment import Fragment
-from fields.garf.matching import breaks_of
+from fields.garf.matching import look
 from fields.garf.model import Garf
 from fields.garf.presentation import Presented, Remembered, presented
 from fields.garf.reassembly import Reassembly
-from fields.geometry.rigid import inverse
+from fields.geometry.rigid import inverse, pose_of
 
 _RADII = (0.06, 0.04, 0.025, 0.012, 0.008)
 """Of settling, in sizes of the object: a sample is further off than what was matched."""
@@ -67,15 +67,9 @@ def start(batch: Presented) -> tuple[Tensor, Tensor]:
 
 def motions(batch: Presented, translation: Tensor, rotation: Tensor) -> Tensor:
     """(P, 4, 4) by which fragments move in the frame they were given in, to come to lie at (P, 3), (P, 3, 3) of the flow's."""
-    found, given = (pose(*at) for at in ((translation, rotation), (batch.translation, batch.rotation)))
+    found, given = pose_of(rotation, translation), pose_of(batch.rotation, batch.translation)
     frame = batch.given[batch.object_of]
     return frame @ found @ inverse(given) @ inverse(frame)
-
-
-def pose(translation: Tensor, rotation: Tensor) -> Tensor:
-    """(P, 4, 4) of translations (P, 3) and rotations (P, 3, 3)."""
-    top = torch.cat([rotation, translation[..., None]], -1)
-    return torch.cat([top, torch.eye(4)[3:].expand(len(top), 1, 4)], 1)
 
 
 @torch.no_grad()
@@ -100,8 +94,8 @@ def reassemble_by_flow(
     began = time.perf_counter()
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
-    cloud = cloud_of(fragments, rng, max(POINTS, 100 * len(fragments)))
-    surfaces = [b.surface for b in breaks_of(fragments, cloud, model.encoder(cloud), rng)]
+    cloud, _, breaks = look(fragments, model.encoder, rng)
+    surfaces = [b.surface for b in breaks]
     anchor = int(torch.bincount(cloud.fragment).argmax())
     found = sampled(model, cloud, candidates, preassembly)
     if settling:

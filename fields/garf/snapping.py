@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fields.garf.assembly import TOLD, Judge, Poses
-from fields.garf.clouds import POINTS, cloud_of
+from fields.garf.assembly import TOLD
 from fields.garf.fragment import Fragment
-from fields.garf.matching import breaks_of, settle
+from fields.garf.judging import Judge, Poses
+from fields.garf.matching import look, settle
 from fields.garf.reassembly import Joint, Reassembly, confidences
 from fields.garf.solidity import overlaps, solids_of
 
@@ -27,13 +27,16 @@ _SURE = 3.0
 
 
 def put(found: Reassembly, i: int, pose: np.ndarray, joints: Sequence[Joint] = ()) -> Reassembly:
-    """The reassembly with fragment `i` at another pose (4, 4), where it has these joints and no others."""
+    """The reassembly with fragment `i` at another pose (4, 4), where it has these joints and no others. What was known of the whole is not any
+    more."""
     poses = found.world_from_fragment.copy()
     poses[i] = pose
     kept = sorted([*(j for j in found.joints if i not in (j.a, j.b)), *joints], key=lambda j: (j.a, j.b))
     group = _groups(len(poses), kept, found.anchor)
     confidence = confidences(len(poses), kept, group, found.anchor)
-    return replace(found, world_from_fragment=poses, group=group, confidence=confidence, joints=kept, perhaps=[])
+    return replace(
+        found, world_from_fragment=poses, group=group, confidence=confidence, joints=kept, met=0.0, perhaps=[]
+    )
 
 
 def _groups(count: int, joints: list[Joint], anchor: int) -> list[int]:
@@ -64,8 +67,7 @@ class Settler:
     def of(cls, fragments: list[Fragment], model: Any, seed: int = 0) -> Settler:
         """Looks at the fragments, which takes a second or two; `model` as of `fields.garf.reassembly.load_model`."""
         rng = np.random.default_rng(seed)
-        cloud = cloud_of(fragments, rng, max(POINTS, 100 * len(fragments)))
-        breaks = breaks_of(fragments, cloud, model.encoder(cloud), rng)
+        cloud, _, breaks = look(fragments, model.encoder, rng)
         judge = Judge.of([b.surface for b in breaks], model.verifier)
         return cls(judge, solids_of(fragments), cloud.scale)
 

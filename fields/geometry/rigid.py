@@ -6,6 +6,12 @@ import torch
 from torch import Tensor
 
 
+def pose_of(rotation: Tensor, translation: Tensor) -> Tensor:
+    """Poses (…, 4, 4) of rotations (…, 3, 3) and translations (…, 3)."""
+    last = rotation.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*rotation.shape[:-2], 1, 4)
+    return torch.cat([torch.cat([rotation, translation[..., None]], -1), last], -2)
+
+
 def move(pose: Tensor, points: Tensor) -> Tensor:
     """Points (…, 3) moved by poses (…, 4, 4)."""
     if pose.ndim == 2:  # one for all: a product of matrices
