@@ -38,22 +38,17 @@ class GarfTraining:
         torch.manual_seed(seed)
         self.config, self.clouds, self.seed = config, clouds, seed
         self.model = Garf(config.size, flow=config.flow_iterations > 0)
-        if config.start_from:
-            self._keep(load_model(config.start_from))
+        if other := _kept(config):
+            self.model.encoder.load_state_dict(other.encoder.state_dict())
+            self.model.verifier.load_state_dict(other.verifier.state_dict())
         self.known: dict[int, Cloud] = {}
         self.seen: dict[int, Remembered] = {}
         self._begin_encoder()
 
-    def _keep(self, other: Garf) -> None:
-        """Another model's encoder and verifier, as they are."""
-        if other.size != self.config.size:
-            raise ConfigError(f"{self.config.start_from}: its size is {other.size}, not {self.config.size}.")
-        self.model.encoder.load_state_dict(other.encoder.state_dict())
-        self.model.verifier.load_state_dict(other.verifier.state_dict())
-
     @staticmethod
     def gather(config: GarfConfig, folder: Path, watch: Callable[[int, int], None]) -> list[Path]:
         """What it learns from, made where it is missing."""
+        _kept(config)  # complains now, not when objects have been broken for minutes
         return prepare(folder, config.objects, watch)
 
     def step(self, i: int) -> dict[str, Tensor]:
@@ -167,6 +162,16 @@ class GarfTraining:
             state["state"].setdefault(int(number), {})[moment] = value
         training.optimiser.load_state_dict(state)
         return training
+
+
+def _kept(config: GarfConfig) -> Garf | None:
+    """The model whose encoder and verifier are kept, where one is."""
+    if not config.start_from:
+        return None
+    other: Garf = load_model(config.start_from)
+    if other.size != config.size:
+        raise ConfigError(f"{config.start_from}: its size is {other.size}, not {config.size}.")
+    return other
 
 
 def _set_rate(optimiser: torch.optim.Optimizer, most: float, progress: float) -> None:

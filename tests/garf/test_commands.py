@@ -186,6 +186,9 @@ def test_a_flow_for_a_model_needs_that_model(tmp_path):
         GarfTraining(GarfConfig(size="paper", **flow_only), [], 0)
     with pytest.raises(CheckpointError, match="no such file"):
         GarfTraining(GarfConfig(**flow_only | {"start_from": str(tmp_path)}), [], 0)
+    with pytest.raises(CheckpointError, match="no such file"):  # before anything is broken
+        GarfTraining.gather(GarfConfig(**flow_only | {"start_from": str(tmp_path)}), tmp_path / "objects", print)
+    assert not (tmp_path / "objects").exists()
 
 
 def test_training_by_the_command(tmp_path, capfd):
