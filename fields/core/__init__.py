@@ -11,6 +11,7 @@ from typing import Any
 _HOME = {
     "grids": ("vm_sample", "cp_sample", "dense_sample"),
     "decoder": ("fourier_encode", "fused_decoder"),
+    "networks": ("parameter_count", "small_networks"),
     "rays": ("ray_aabb_intersect",),
     "march": ("ClearanceCache", "march_rays", "occupancy_clearance", "traverse_grids"),
     "visible": ("visible_samples",),

@@ -27,6 +27,7 @@ HEADERS = (
     "volrend.h",
     "encoding.h",
     "decoder.h",
+    "networks.h",
     "neighbours.h",
     "moments.h",
     "alignment.h",

@@ -17,7 +17,9 @@ from fields.errors import BackendError
 from fields.methods import methods
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
-FOR_GPUS = {name: kernel for name, kernel in kernels().items() if kernel.header != "decoder.h"}  # the CPU's decoder
+FOR_GPUS = {
+    name: kernel for name, kernel in kernels().items() if kernel.header not in ("decoder.h", "networks.h")
+}  # the CPU's
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -7,6 +7,7 @@
 #include "visible.h"
 #include "rays.h"
 #include "decoder.h"
+#include "networks.h"
 #include "moments.h"
 #include "alignment.h"
 #include "neighbours.h"
