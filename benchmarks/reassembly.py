@@ -19,6 +19,7 @@ import roma
 import torch
 
 from fields.garf.clouds import Cloud
+from fields.garf.confidence import RIGHT, displaced
 from fields.garf.encoder import Seen
 from fields.garf.fragment import Fragment
 from fields.garf.metrics import mean_of
@@ -40,6 +41,24 @@ def scattered(fragments: list[Fragment], seed: int) -> tuple[list[Fragment], np.
     poses[:, :3, :3] = roma.unitquat_to_rotmat(torch.nn.functional.normalize(q, dim=-1)).double().numpy()
     poses[:, :3, 3] = torch.randn(len(fragments), 3, generator=generator).double().numpy()
     return [f.moved(p) for f, p in zip(fragments, poses, strict=True)], np.linalg.inv(poses)
+
+
+def strangers(whole: list[Fragment], seed: int, count: int) -> list[Fragment]:
+    """Fragments of another object of that many, none as large as the largest of this one, for that is the anchor."""
+    _, other, _ = broken(seed + 500, max(len(whole), count + 1))
+    most = max(f.areas.sum() for f in whole)
+    return sorted((f for f in other if f.areas.sum() < most), key=lambda f: -f.areas.sum())[:count]
+
+
+def of_first(found: Reassembly, count: int) -> Reassembly:
+    """What was found of the first `count` fragments, of which the anchor is one."""
+    joints = [joint for joint in found.joints if max(joint.a, joint.b) < count]
+    kept = sorted(set(found.group[:count]))
+    return replace(
+        found, fragments=found.fragments[:count], world_from_fragment=found.world_from_fragment[:count],
+        group=[kept.index(group) for group in found.group[:count]], confidence=found.confidence[:count], joints=joints,
+        broken=found.broken[:count], perhaps=[place._replace(group=kept.index(place.group)) for place in found.perhaps if place.group in kept],
+    )  # fmt: skip
 
 
 def identity(fragments: list[Fragment]) -> Reassembly:
@@ -84,6 +103,7 @@ def main() -> None:
     parser.add_argument("--objects", type=int, default=25, help="for each number of fragments")
     parser.add_argument("--counts", type=int, nargs="+", default=COUNTS)
     parser.add_argument("--ways", nargs="+", default=["ours", "registration", "as given"])
+    parser.add_argument("--strangers", type=int, default=0, help="fragments of another object among them")
     parser.add_argument("--model", type=Path)
     arguments = parser.parse_args()
     chosen = ways(arguments.model)
@@ -98,16 +118,23 @@ def main() -> None:
             kind, whole, _ = broken(
                 seed, count, wear=Wear.random(np.random.default_rng(seed)) if number % 2 else Wear()
             )
+            own = len(whole)
+            if arguments.strangers:
+                whole = whole + strangers(whole, seed, arguments.strangers)
             fragments, truth = scattered(whole, seed)
             for way in missing:
                 began = time.perf_counter()
                 found = chosen[way](fragments)
-                row = errors_against(truth, found) | {"seconds": time.perf_counter() - began}
-                row |= beyond(truth, found)
+                seconds = time.perf_counter() - began
+                left_out = [float(group != 0) for group in found.group[own:]]
+                found = of_first(found, own)
+                row = errors_against(truth[:own], found) | {"seconds": seconds} | beyond(truth[:own], found)
+                if left_out:
+                    row["strangers_left_out"] = float(np.mean(left_out))
                 results[f"{way}/{count}/{number}"] = row | {
                     "kind": kind,
                     "worn": bool(number % 2),
-                    "pieces": len(whole),
+                    "pieces": own,
                 }
                 write_json(file, results)
         for way in arguments.ways:
@@ -136,7 +163,7 @@ def beyond(truth: np.ndarray, found: Reassembly) -> dict:
     relative = np.linalg.inv(truth[found.anchor]) @ truth
     size = float(np.ptp(np.concatenate([f.moved(p).vertices for f, p in zip(found.fragments, relative, strict=True)]), 0).max())  # fmt: skip
     row["sure"] = [
-        [confidence, bool(np.linalg.norm(f.moved(pose).vertices - f.moved(true).vertices, axis=1).mean() < 0.02 * size)]
+        [confidence, displaced(f, pose, true) < RIGHT * size]
         for i, (f, confidence, pose, true) in enumerate(
             zip(found.fragments, found.confidence, found.world_from_fragment, relative, strict=True)
         )
@@ -170,6 +197,7 @@ def line(way: str, count: int, rows: list[dict]) -> str:
         f"{100 * mean['part_accuracy_strict_rest']:.1f} % | {100 * mean['solved']:.0f} % | {mean['rmse_r']:.2f}° | {mean['geodesic']:.2f}° | "
         f"{100 * mean['rmse_t']:.2f} | {1000 * mean['chamfer']:.2f} | {mean['seconds']:.1f} s |"
         + (f" {mean['break_iou']:.3f} |" if "break_iou" in mean else "")
+        + (f" {100 * mean['strangers_left_out']:.0f} % of strangers left out |" if "strangers_left_out" in mean else "")
     )
 
 

@@ -41,7 +41,7 @@ class Assembly:
     group: list[int]
     """Which group each fragment is in; group 0 has the anchor."""
     joints: dict[tuple[int, int], float] = field(default_factory=dict)
-    """Pairs that touch, and how likely each joint is right by itself."""
+    """Pairs that touch, and how likely each joint is right."""
     met: float = 0.0
     """Share of the break of the anchor's group that has found its counterpart: what has none may want a fragment that is missing."""
     perhaps: list[Place] = field(default_factory=list)
@@ -214,7 +214,7 @@ def _finished(judge: Judge, bodies: list[Poses], anchor: int, shown: list[Break]
         for i, j in combinations(sorted(bodies[k]), 2):
             sure = judge.likelihood({i: result.poses[i]}, {j: result.poses[j]}, torch.eye(4))
             if sure > TOLD:
-                result.joints[i, j] = sure
+                result.joints[i, j] = judge.verifier.of_joints(sure)
     whole = order[0]
     result.met = 1 - shown[whole].surface.break_area / max(
         sum(judge.surfaces[i].break_area for i in bodies[whole]), 1e-9

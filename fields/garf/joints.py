@@ -1,4 +1,4 @@
-"""What the verifier learns from: joints of objects of which it is known how they were, right ones and wrong."""
+"""What the verifier learns from: joints of objects of which it is known how they were, right ones and wrong; then, whole assemblies of such."""
 
 from __future__ import annotations
 
@@ -6,19 +6,26 @@ import os
 import random
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from multiprocessing import get_context
+from typing import TypeVar
 
+import numpy as np
 import roma
 import torch
 from torch import Tensor
 
 from fields.garf.assembly import relax
+from fields.garf.confidence import AS_THOUGHT, RIGHT, Calibration, displaced, of_places
 from fields.garf.contact import EVIDENCE
+from fields.garf.fragment import Fragment
 from fields.garf.judging import Judge, Poses
 from fields.garf.matching import CLOSELY, Fit, fits, look
 from fields.garf.model import Garf
 from fields.garf.objects import broken
+from fields.garf.reassembly import reassemble
 from fields.geometry.rigid import inverse, move, pose_of
 
 _FIRST = 500_004
@@ -33,31 +40,51 @@ _CLOSE = EVIDENCE.index("close")
 _FEW = 8
 """Objects for which other processes are not worth starting."""
 
+Found = TypeVar("Found")
+
 Example = tuple[Tensor, Tensor, bool]
 """The evidence, `SIDES`, and whether the joint was right."""
 
 
 def learn_joints(model: Garf, count: int, watch: Callable[[int, int], None] = lambda done, total: None) -> None:
     """Tries the fragments of broken objects against each other, two and two and in groups, and has the verifier learn from which joints were
-    right.
+    right; then has it put as many others together, to learn how sure it may be of what it has done.
 
     Several processes share the work. What is learned depends on the number of objects only.
     """
     numbers = range(_FIRST, _FIRST + count)
-    rows: list[Example] = []
-
-    def gather(every: Iterable[list[Example]]) -> None:
-        for done, found in enumerate(every):
-            rows.extend(found)
-            watch(done + 1, count)
-
-    if count < _FEW:
-        gather(examples(model, number) for number in numbers)
-    else:
-        with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _begin, (model,)) as pool:
-            gather(pool.map(_examples, numbers))
+    rows = [row for rows in _of_each(examples, model, numbers, lambda done: watch(done, 2 * count)) for row in rows]
     evidence, sides, right = zip(*rows, strict=True)
     model.verifier.fit(torch.stack(evidence), torch.stack(sides), torch.tensor(right))
+    calibrate(model, count, lambda done: watch(count + done, 2 * count))
+
+
+def calibrate(model: Garf, count: int, watch: Callable[[int], None] = lambda done: None) -> None:
+    """Has the verifier learn how often what stands in an assembly is right, from `count` objects that it has not learned joints from."""
+    model.verifier.joints.copy_(torch.tensor(AS_THOUGHT))
+    numbers = range(_FIRST + count, _FIRST + 2 * count)
+    standing = _of_each(assembled, model, numbers, watch)
+    told = Calibration.of([joint for one in standing for joint in one.joints])
+    places = [place for one in standing for place in one.places(told)]
+    model.verifier.joints.copy_(torch.tensor(told))
+    model.verifier.places.copy_(torch.tensor(Calibration.of(places)))
+
+
+def _of_each(
+    what: Callable[[Garf, int], Found], model: Garf, numbers: range, watch: Callable[[int], None]
+) -> list[Found]:
+    results: list[Found] = []
+
+    def gather(every: Iterable[Found]) -> list[Found]:
+        for found in every:
+            results.append(found)
+            watch(len(results))
+        return results
+
+    if len(numbers) < _FEW:
+        return gather(what(model, number) for number in numbers)
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _begin, (model,)) as pool:
+        return gather(pool.map(partial(_helping, what), numbers))
 
 
 _model: Garf
@@ -70,19 +97,24 @@ def _begin(model: Garf) -> None:
     _model = model
 
 
-def _examples(number: int) -> list[Example]:
-    return examples(_model, number)
+def _helping(what: Callable[[Garf, int], Found], number: int) -> Found:
+    return what(_model, number)
+
+
+def _scattered(number: int) -> tuple[list[Fragment], Poses, np.random.Generator]:
+    """Object `number` in two to twenty pieces, turned at random; where they came from; and the generator after that."""
+    _, whole, rng = broken(number, 2 + number % 19)
+    torch.manual_seed(number)
+    turns = roma.random_rotmat(len(whole))
+    home = dict(enumerate(pose_of(turns.mT, torch.zeros(len(turns), 3))))
+    return [f.moved(inverse(home[i]).double().numpy()) for i, f in enumerate(whole)], home, rng
 
 
 @torch.no_grad()
 def examples(model: Garf, number: int) -> list[Example]:
     """Joints of object `number`, in two to twenty pieces: the best ways in which any two fragments may fit, and what some of these do to
     groups that are assembled already."""
-    _, whole, rng = broken(number, 2 + number % 19)
-    torch.manual_seed(number)
-    turns = roma.random_rotmat(len(whole))
-    home = dict(enumerate(pose_of(turns.mT, torch.zeros(len(turns), 3))))
-    fragments = [f.moved(inverse(home[i]).double().numpy()) for i, f in enumerate(whole)]
+    fragments, home, rng = _scattered(number)
     _, _, breaks = look(fragments, model.encoder, rng)
     judge = Judge.of([b.surface for b in breaks], model.verifier)
     ways = [fit for a, b in combinations(home, 2) for fit in fits(a, b, breaks)]
@@ -90,6 +122,46 @@ def examples(model: Garf, number: int) -> list[Example]:
     touching = [(fit, right) for fit, right in known if fit.evidence[0] > 0]
     pairs = [(fit.evidence, judge.sides([fit.a], [fit.b]), right) for fit, right in touching]
     return pairs + _of_groups(judge, home, known, random.Random(number))
+
+
+@dataclass
+class Standing:
+    """What an assembly says, and what of it is true."""
+
+    joints: list[tuple[float, bool]]
+    """How likely each was thought by itself, and whether it is right."""
+    pairs: list[tuple[int, int]]
+    group: list[int]
+    anchor: int
+    right: list[bool]
+    """Of each fragment, whether it is where it belongs beside the anchor."""
+
+    def places(self, told: Calibration) -> list[tuple[float, bool]]:
+        """How likely each fragment that hangs together with the anchor is right, if joints are as likely as they are told, and whether it is."""
+        joints = {pair: told(likely) for pair, (likely, _) in zip(self.pairs, self.joints, strict=True)}
+        confidence = of_places(joints, self.group, self.anchor)
+        return [(confidence[i], self.right[i]) for i, group in enumerate(self.group) if group == 0 and i != self.anchor]
+
+
+def assembled(model: Garf, number: int) -> Standing:
+    """What becomes of object `number`, in two to twenty pieces."""
+    fragments, home, _ = _scattered(number)
+    found = reassemble(fragments, model)
+    true = torch.stack(list(home.values())).double().numpy()
+    size = float(np.ptp(np.concatenate([f.moved(p).vertices for f, p in zip(fragments, true, strict=True)]), 0).max())
+
+    def right(i: int, j: int) -> bool:
+        return all(
+            displaced(fragments[b], *(np.linalg.inv(p[a]) @ p[b] for p in (found.world_from_fragment, true)))
+            < RIGHT * size
+            for a, b in ((i, j), (j, i))
+        )
+
+    joints = [joint for joint in found.joints if found.group[joint.a] == 0]
+    return Standing(
+        [(joint.confidence, right(joint.a, joint.b)) for joint in joints], [(joint.a, joint.b) for joint in joints],
+        found.group, found.anchor, [right(found.anchor, i) for i in range(len(fragments))],
+    )  # fmt: skip
 
 
 def _right(fit: Fit, judge: Judge, home: Poses) -> bool | None:

@@ -13,6 +13,7 @@ import torch
 
 from fields.errors import ConfigError
 from fields.garf.assembly import Place, assemble
+from fields.garf.confidence import AS_THOUGHT, Calibration, of_places
 from fields.garf.fragment import Fragment
 from fields.garf.matching import look, placed
 from fields.garf.reading import load_fragments
@@ -27,7 +28,7 @@ class Joint:
     a: int
     b: int
     confidence: float
-    """How likely the joint is right, by itself."""
+    """How likely the joint is right."""
     overlap: float = 0.0
     """Volume that both claim, as a share of the smaller one's; not a number where one is not closed."""
 
@@ -55,6 +56,8 @@ class Reassembly:
     worn."""
     perhaps: list[Place] = field(default_factory=list)
     """Where groups may belong that do not hang together with the anchor; poses, as all here, in the unit of the fragments."""
+    calibration: Calibration = AS_THOUGHT
+    """Of confidences, see `of_places`."""
 
     def assembled(self) -> list[Fragment]:
         """The fragments where they belong."""
@@ -125,33 +128,25 @@ def reassemble(fragments: str | Path | list[Fragment], model: Any = None, *, see
             pair = members.index(joint.a), members.index(joint.b)
             both = [solids[joint.a], solids[joint.b]]
             joint.overlap = math.nan if None in both else left.get(pair, 0.0) / min(s.volume() for s in both)
-    confidence = confidences(len(fragments), joints, found.group, anchor)
+    calibration = model.verifier.of_places
+    confidence = of_places(found.joints, found.group, anchor, calibration)
     broken = [_of_faces(f, cloud, seen.break_logit, i) for i, f in enumerate(fragments)]
     for place in found.perhaps:
         place.pose[:3, 3] *= cloud.scale
     seconds = time.perf_counter() - began
     return Reassembly(
-        fragments, anchor, poses, found.group, confidence, joints, seconds, broken, found.met, found.perhaps
+        fragments,
+        anchor,
+        poses,
+        found.group,
+        confidence,
+        joints,
+        seconds,
+        broken,
+        found.met,
+        found.perhaps,
+        calibration,
     )
-
-
-def confidences(count: int, joints: list[Joint], group: list[int], anchor: int) -> list[float]:
-    """How likely each fragment is right, from the anchor, or the first of its group, outwards.
-
-    The likeliest comes next (Prim). Joints with several that are right already agree on one place, each for reasons of its own: it is
-    wrong only where all of them are.
-    """
-    firsts = {anchor if number == 0 else group.index(number) for number in set(group)}
-    wrong = [0.0 if i in firsts else 1.0 for i in range(count)]
-    settled: set[int] = set()
-    while len(settled) < count:
-        i = min((i for i in range(count) if i not in settled), key=lambda i: wrong[i])
-        settled.add(i)
-        for joint in joints:
-            other = joint.b if joint.a == i else joint.a if joint.b == i else i
-            if other not in settled:
-                wrong[other] *= 1 - (1 - wrong[i]) * joint.confidence
-    return [1 - w for w in wrong]
 
 
 def _of_faces(fragment: Fragment, cloud: Any, logit: torch.Tensor, i: int) -> np.ndarray:

@@ -12,6 +12,7 @@ import torch
 
 from fields.errors import DataError
 from fields.garf.assembly import Place
+from fields.garf.confidence import Calibration
 from fields.garf.fragment import Fragment
 from fields.garf.pictures import box_of, palette
 from fields.garf.reassembly import Joint, Reassembly
@@ -74,6 +75,7 @@ def as_json(found: Reassembly) -> dict:
             for j in found.joints
         ],
         "met": round(found.met, 4),
+        "calibration": found.calibration,
         "perhaps": [{"group": p.group, "pose": p.pose.tolist(), "confidence": round(p.confidence, 4)} for p in found.perhaps],
         "seconds": round(found.seconds, 2),
     }  # fmt: skip
@@ -139,7 +141,7 @@ def _reassembly(said: dict[str, Any], tensors: dict[str, torch.Tensor], names: l
     confidence = [float(said["confidence"][name]) for name in names]
     return Reassembly(
         fragments, names.index(said["anchor"]), world_from_fragment, group, confidence, joints, float(said["seconds"]),
-        broken, float(said["met"]), [_place(p) for p in said["perhaps"]],
+        broken, float(said["met"]), [_place(p) for p in said["perhaps"]], Calibration(*map(float, said["calibration"])),
     )  # fmt: skip
 
 

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from fields.garf.assembly import TOLD
+from fields.garf.confidence import of_places
 from fields.garf.fragment import Fragment
 from fields.garf.judging import Judge, Poses
 from fields.garf.matching import look, settle
-from fields.garf.reassembly import Joint, Reassembly, confidences
+from fields.garf.reassembly import Joint, Reassembly
 from fields.garf.solidity import overlaps, solids_of
 
 _RADII = (0.12, 0.06, 0.03, 0.02, 0.012, 0.008)
@@ -33,7 +34,7 @@ def put(found: Reassembly, i: int, pose: np.ndarray, joints: Sequence[Joint] = (
     poses[i] = pose
     kept = sorted([*(j for j in found.joints if i not in (j.a, j.b)), *joints], key=lambda j: (j.a, j.b))
     group = _groups(len(poses), kept, found.anchor)
-    confidence = confidences(len(poses), kept, group, found.anchor)
+    confidence = of_places({(j.a, j.b): j.confidence for j in kept}, group, found.anchor, found.calibration)
     return replace(
         found, world_from_fragment=poses, group=group, confidence=confidence, joints=kept, met=0.0, perhaps=[]
     )
@@ -85,7 +86,9 @@ class Settler:
         for j, other in others.items():
             sure = self.judge.likelihood({j: other}, {i: pose}, torch.eye(4))
             if sure > TOLD:
-                joints.append(Joint(min(i, j), max(i, j), sure, self._overlap(placed, i, j)))
+                joints.append(
+                    Joint(min(i, j), max(i, j), self.judge.verifier.of_joints(sure), self._overlap(placed, i, j))
+                )
         return put(placed, i, world, joints) if joints else put(found, i, found.world_from_fragment[i])
 
     def _settled(self, i: int, start: Tensor, others: Poses) -> Tensor:

@@ -1,7 +1,6 @@
 """How likely it is that surfaces belong together, from what speaks for it and against it.
 
-A logistic regression on two dozen numbers: few enough to be read, and calibrated, so that its answer is the confidence
-that a joint is reported with.
+A logistic regression on two dozen numbers: few enough to be read, and calibrated, so that its answer means something.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fields.garf.confidence import AS_THOUGHT, Calibration, regression
 from fields.garf.contact import EVIDENCE
 
 _LITTLE = 1e-4
@@ -40,12 +40,26 @@ def features(evidence: Tensor, sides: Tensor) -> Tensor:
 class Verifier(nn.Module):
     mean: Tensor
     deviation: Tensor
+    joints: Tensor
+    places: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(COUNT))
         self.register_buffer("deviation", torch.ones(COUNT))
         self.linear = nn.Linear(COUNT, 1)
+        for name in ("joints", "places"):
+            self.register_buffer(name, torch.tensor(AS_THOUGHT))
+
+    @property
+    def of_joints(self) -> Calibration:
+        """Of joints that stand in an assembly."""
+        return Calibration(*self.joints.tolist())
+
+    @property
+    def of_places(self) -> Calibration:
+        """Of fragments in an assembly."""
+        return Calibration(*self.places.tolist())
 
     def forward(self, evidence: Tensor, sides: Tensor) -> Tensor:
         """Log-odds (…,) that what was seen is a joint."""
@@ -58,14 +72,7 @@ class Verifier(nn.Module):
         self.mean.copy_(raw.mean(0))
         self.deviation.copy_(raw.std(0) + 1e-6)
         x = torch.cat([(raw - self.mean) / self.deviation, torch.ones(len(raw), 1).double()], 1)
-        ridge = penalty * len(x) * torch.diag(torch.tensor([1.0] * COUNT + [0.0])).double() / 10
-        w, y = torch.zeros(COUNT + 1).double(), right.double()
-        for _ in range(30):
-            p = (x @ w).sigmoid()
-            w = w + torch.linalg.solve(
-                x.T @ (x * (p * (1 - p))[:, None]) + ridge + 1e-9 * torch.eye(COUNT + 1).double(),
-                x.T @ (y - p) - ridge @ w,
-            )
+        w = regression(x, right, torch.tensor([penalty * len(x) / 10] * COUNT + [1e-9]))
         with torch.no_grad():
             self.linear.weight.copy_(w[None, :-1])
             self.linear.bias.copy_(w[-1:])

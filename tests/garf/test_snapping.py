@@ -95,9 +95,11 @@ def test_who_is_taken_out_leaves_those_behind_who_hung_on_it(whole):
     assert whole.group == [0, 0, 0, 0]
     left = put(whole, 1, np.eye(4))
     assert left.group == [0, 2, 1, 1] and [(j.a, j.b) for j in left.joints] == [(2, 3)]
-    assert left.confidence == pytest.approx([1, 1, 1, 0.9])  # of the first of each group, 1
+    assert left.confidence == pytest.approx(
+        [1, 1, 1, 0.9], abs=1e-3
+    )  # of the first of each group, 1; thousands of draws
     again = put(left, 1, whole.world_from_fragment[1], [Joint(0, 1, 0.5)])
-    assert again.group == [0, 0, 1, 1] and again.confidence[1] == pytest.approx(0.5)
+    assert again.group == [0, 0, 1, 1] and again.confidence[1] == pytest.approx(0.5, abs=1e-3)
     assert whole.group == [0, 0, 0, 0], "what was is not changed"
 
 

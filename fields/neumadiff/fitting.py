@@ -1,0 +1,139 @@
+"""Fitting networks to materials: many at once, all from one start.
+
+The shared start is what lets a model learn how weights are distributed: networks that begin alike end where they can be compared, number by number,
+and two materials that are alike get weights that are alike (Erkoç et al., HyperDiffusion, ICCV 2023). The rows of the last matrix begin equal too, so
+that a material whose colours change places gets weights whose rows do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from fields.neumadiff.angles import cosines
+from fields.neumadiff.network import DIALECTS, PARTS, WEIGHTS, Dialect, Networks
+
+Reflectance = Callable[[Tensor], Tensor]
+"""From angles (N, 3) to reflectances (M, N, 3) of M materials, in 1/sr."""
+
+STARTS = {"close": (0.0, 0.02), "spread": (-0.05, 0.05)}
+"""Weights that all networks begin with are uniform in this; biases are zero. From *close* together they stay simpler, for generation; *spread*
+ones fit more closely, for storage."""
+_RATE, _LAST_RATE = 5e-3, 1e-4
+_SAMPLES = 256
+_TOGETHER = 200
+"""Materials fitted at a time: what they need stays in cache."""
+_LEAST = -0.99
+"""Of a reflectance while it is learned: what is held at zero instead would never come back."""
+_DEAD = 0.9
+"""A network that leaves this share of its material unexplained has died."""
+
+
+def start(kind: str = "close", seed: int = 0) -> Tensor:
+    """(675,) weights to begin with."""
+    low, high = STARTS[kind]
+    drawn = torch.rand(WEIGHTS, generator=torch.Generator().manual_seed(seed)) * (high - low) + low
+    for bias in PARTS[1::2]:
+        drawn[slice(*bias)] = 0
+    first = drawn[slice(*PARTS[4])][:21]
+    drawn[slice(*PARTS[4])] = first.repeat(3)
+    return drawn
+
+
+def spread_angles(count: int, generator: torch.Generator | None = None) -> Tensor:
+    """(count, 3) angles of pairs of directions above the surface: θh half of them uniform, half as MERL's bins are, dense in the highlight; θd and φd
+    uniform."""
+    found = torch.empty(0, 3)
+    while len(found) < count:
+        u = torch.rand(2 * count, 3, generator=generator)
+        highlight = torch.arange(len(u)) % 2 == 0
+        theta_h = torch.where(highlight, u[:, 0].square(), u[:, 0]) * (math.pi / 2)
+        angles = torch.stack([theta_h, u[:, 1] * (math.pi / 2), u[:, 2] * (2 * math.pi)], -1)
+        light, eye = cosines(angles)
+        found = torch.cat([found, angles[(light > 0) & (eye > 0)]])
+    return found[:count]
+
+
+def logarithm(reflectance: Tensor, cosine: Tensor) -> Tensor:
+    """log(1 + f cos θi): what materials are compared by, as eyes do. Reflectance (…, N, 3), cosine (N,)."""
+    return torch.log1p(reflectance * cosine[:, None])
+
+
+@torch.no_grad()
+def errors(networks: Networks, materials: Reflectance, angles: Tensor) -> Tensor:
+    """(M,) mean difference of logarithms of reflectances times cosine, at angles (N, 3)."""
+    cosine = cosines(angles)[0]
+    return (logarithm(networks(angles), cosine) - logarithm(materials(angles), cosine)).abs().mean((-2, -1))
+
+
+def fit(
+    materials: Reflectance,
+    count: int,
+    *,
+    dialect: Dialect = DIALECTS["reciprocal"],
+    begin: str = "close",
+    iterations: int = 6000,
+    seed: int = 0,
+    watch: Callable[[int, int], None] = lambda done, total: None,
+) -> Networks:
+    """Networks that reflect as `count` materials do.
+
+    All see the same angles at the same time, so that what they become depends on the material alone. One that has died, for the way down was too
+    steep, is fitted again with a smaller rate.
+
+    Args:
+        begin: see `STARTS`.
+        watch: told how much is done, and of how much.
+    """
+    found = []
+    for first in range(0, count, _TOGETHER):
+        which = slice(first, min(first + _TOGETHER, count))
+
+        def some(angles: Tensor, which: slice = which) -> Tensor:
+            return materials(angles)[which]
+
+        def told(done: int, first: int = first, which: slice = which) -> None:
+            watch(first * iterations + (which.stop - first) * done, count * iterations)
+
+        found.append(_fitted(some, which.stop - first, dialect, begin, iterations, seed, told))
+    return Networks(torch.cat(found), dialect)
+
+
+def _fitted(
+    materials: Reflectance, count: int, dialect: Dialect, begin: str, iterations: int, seed: int, watch: Callable[[int], None]
+) -> Tensor:  # fmt: skip
+    weights = _descended(materials, count, dialect, begin, iterations, seed, _RATE, watch)
+    angles = spread_angles(4096, torch.Generator().manual_seed(seed))
+    black = logarithm(materials(angles), cosines(angles)[0]).mean((-2, -1))
+    dead = errors(Networks(weights, dialect), materials, angles) > _DEAD * black
+    if dead.any():
+        again = _descended(lambda a: materials(a)[dead], int(dead.sum()), dialect, begin, iterations, seed, _RATE / 5, watch)  # fmt: skip
+        weights[dead] = again
+    return weights
+
+
+def _descended(
+    materials: Reflectance, count: int, dialect: Dialect, begin: str, iterations: int, seed: int, rate: float, watch: Callable[[int], None]
+) -> Tensor:  # fmt: skip
+    generator = torch.Generator().manual_seed(seed)
+    weights = start(begin, seed).repeat(count, 1).requires_grad_()
+    networks, units = Networks(weights, dialect), torch.tensor(dialect.units)
+    optimiser = torch.optim.Adam([weights], rate, eps=1e-15)
+    for i in range(iterations):
+        for group in optimiser.param_groups:
+            group["lr"] = _LAST_RATE + (rate - _LAST_RATE) * (0.5 + 0.5 * math.cos(math.pi * i / iterations))
+        angles = spread_angles(_SAMPLES, generator)
+        cosine = cosines(angles)[0]
+        with torch.no_grad():
+            wanted = logarithm(materials(angles), cosine)
+        reflected = networks.logarithm(angles).clamp(max=20).expm1().clamp(min=_LEAST) * units
+        loss = (logarithm(reflected, cosine) - wanted).abs().mean((1, 2)).sum()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        if i % 50 == 49 or i + 1 == iterations:
+            watch(i + 1)
+    return weights.detach()
