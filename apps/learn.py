@@ -20,7 +20,7 @@ class Options:
     out: Path | None = None
     """Run folder. Default: runs/MODEL."""
     cache: Path | None = None
-    """Where prepared objects are kept. Default: objects in the run folder."""
+    """Where what is learned from is kept. Default: objects in the run folder."""
     seed: int = 0
     """Of all random numbers."""
     checkpoint_seconds: float = 120.0
@@ -45,7 +45,7 @@ def main(chosen: Learner, arguments: list[str]) -> int:
 
     settings, out = options.settings, options.out or Path("runs") / chosen.name
     begin: Any = chosen.load_training()
-    with Progress("Gathering objects") as progress:
+    with Progress("Gathering") as progress:
         objects = begin.gather(settings, options.cache or out / "objects", progress.step)
     plain = dataclasses.asdict(settings)
     loop = Loop(chosen.name, plain, options.seed, "", out)
@@ -72,5 +72,5 @@ def main(chosen: Learner, arguments: list[str]) -> int:
     events.close()
     save_field(out, training.model, chosen.name, plain, {})
     print(f"{out}: trained in {seconds / 60:.0f} min")
-    print(f"Next: fields reassemble FRAGMENTS --model {shlex.quote(str(out))}")
+    print("Next: " + chosen.then.replace("RUN", shlex.quote(str(out))))
     return 0

@@ -50,6 +50,8 @@ class Learner:
     """``module:Class`` of the training: see `fields.training.loop.Steps`."""
     field: str
     """``module:Class`` of what it results in."""
+    then: str = ""
+    """The command that makes use of it, for a run folder RUN."""
 
     def load_training(self) -> type:
         return _load(self.training)

@@ -63,4 +63,5 @@ GARF = Learner(
     config=GarfConfig,
     training="fields.garf.training:GarfTraining",
     field="fields.garf.model:Garf",
+    then="fields reassemble FRAGMENTS --model RUN",
 )

@@ -1,0 +1,51 @@
+"""Settings of the material model, and what is registered of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fields.errors import ConfigError
+from fields.methods import Learner
+
+
+@dataclass(frozen=True)
+class NeumadiffConfig:
+    """Defaults are those of the shipped model, which trains on two CPU cores."""
+
+    measured: str | None = None
+    """Networks of measured materials to learn from, see `fields brdf fit`. Default: materials made up at random."""
+    source: str = "merl"
+    """Of measured materials that come of several databases, those of this one are taken: their scales differ."""
+    materials: int = 2000
+    """To make up."""
+    blends: int = 300
+    """Of measured materials, two and two."""
+    fit_iterations: int = 3000
+    """For the network of a material."""
+    size: str = "cpu"
+    """cpu: a perceptron of 4 million parameters; small: a transformer of 14; paper: the published one of 86, schedule and sampler, for a GPU."""
+    text: str = "words"
+    """How text is read: words knows some hundred words of materials; minilm, an optional package, understands others."""
+    iterations: int = 20_000
+    rate: float = 1e-3
+    """AdamW learning rate; falls to nothing along half a cosine."""
+    batch: int = 128
+    """Materials per iteration."""
+
+    def __post_init__(self) -> None:
+        if self.size not in ("cpu", "small", "paper"):
+            raise ConfigError(f"size is {self.size!r}; there are cpu, small and paper.")
+        if self.text not in ("words", "minilm"):
+            raise ConfigError(f"text is {self.text!r}; there are words and minilm.")
+        if min(self.materials, self.fit_iterations, self.iterations, self.batch) < 1 or self.blends < 0:
+            raise ConfigError("materials, fit_iterations, iterations and batch must be at least 1, blends not negative.")  # fmt: skip
+
+
+NEUMADIFF = Learner(
+    name="neumadiff",
+    summary="material synthesis: learns how the weights of neural reflectances are distributed",
+    config=NeumadiffConfig,
+    training="fields.neumadiff.training:MaterialTraining",
+    field="fields.neumadiff.model:MaterialModel",
+    then="fields brdf synthesize --text 'red plastic' --model RUN",
+)

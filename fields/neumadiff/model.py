@@ -1,0 +1,114 @@
+"""What is learned of materials, in one module: how weights are distributed, and what words have to do with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fields.neumadiff.denoiser import Conditions, DenoiserConfig, TimeEmbedding, denoiser
+from fields.neumadiff.diffusion import Schedule, ddim, guided
+from fields.neumadiff.encoders import DIMS
+from fields.neumadiff.network import DIALECTS, WEIGHTS, Dialect, Networks
+from fields.neumadiff.statistics import NAMES
+
+SIZES = {
+    "cpu": DenoiserConfig(),
+    "small": DenoiserConfig("tensors", 384, 8, 6),
+    "paper": DenoiserConfig("whole", 768, 12, 12),
+}
+_FLOOR = 1e-6
+"""Of a weight's deviation: what never varies stays what it is."""
+
+
+class MaterialModel(nn.Module):
+    """
+    Args:
+        size: one of `SIZES`; "paper" also has the published schedule and sampler, and takes weights as they are.
+        categories: it knows.
+        text: id of its text encoder, see `fields.neumadiff.encoders`.
+        dialect: of the networks it draws.
+        scale: of their reflectance, see `fields.neumadiff.statistics.SCALES`.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+    usual: Tensor
+    usual_deviation: Tensor
+
+    def __init__(self, size: str, categories: list[str], text: str = "words", dialect: str = "reciprocal", scale: str = "physical") -> None:  # fmt: skip
+        super().__init__()
+        self.size, self.categories, self.text, self.dialect_name, self.scale = size, list(categories), text, dialect, scale  # fmt: skip
+        config = SIZES[size]
+        self.denoiser, self.time = denoiser(config), TimeEmbedding(config.width)
+        self.conditions = Conditions(
+            {"category": len(categories), "text": DIMS[text], "statistics": len(NAMES)}, config.width
+        )
+        self.schedule = Schedule.linear(100) if size == "paper" else Schedule.cosine(200)
+        for name, count, value in (("mean", WEIGHTS, 0.0), ("deviation", WEIGHTS, 1.0), ("usual", len(NAMES), 0.0), ("usual_deviation", len(NAMES), 1.0)):  # fmt: skip
+            self.register_buffer(name, torch.full((count,), value))
+
+    def constructor_arguments(self) -> dict[str, Any]:
+        return {"size": self.size, "categories": self.categories, "text": self.text, "dialect": self.dialect_name, "scale": self.scale}  # fmt: skip
+
+    @property
+    def dialect(self) -> Dialect:
+        return DIALECTS[self.dialect_name]
+
+    @property
+    def modalities(self) -> list[str]:
+        return list(self.conditions.adapters)
+
+    def measure(self, weights: Tensor, statistics: Tensor) -> None:
+        """Learns what is usual, of weights (R, 675) and statistics (R, 16)."""
+        if self.size != "paper":
+            self.mean.copy_(weights.mean(0))
+            self.deviation.copy_(weights.std(0))
+        self.usual.copy_(statistics.mean(0))
+        self.usual_deviation.copy_(statistics.std(0).clamp(min=_FLOOR))
+
+    @property
+    def varies(self) -> Tensor:
+        """(675,) which weights do."""
+        return self.deviation > _FLOOR
+
+    def whitened(self, weights: Tensor) -> Tensor:
+        return (weights - self.mean) / self.deviation.clamp(min=_FLOOR) * self.varies
+
+    def coloured(self, x: Tensor) -> Tensor:
+        """Weights (B, 675) again."""
+        return x * self.deviation * self.varies + self.mean
+
+    def forward(self, x: Tensor, t: Tensor, wanted: dict[str, Tensor], present: Tensor) -> Tensor:
+        """What whitened weights (B, 675), noised by t (B,) steps, were; `wanted` and `present` as of `Conditions`."""
+        time = self.time(t.to(x) / self.schedule.steps)
+        return self.denoiser(x, time, self.conditions(self._usual(wanted), present))
+
+    def _usual(self, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
+        if "statistics" not in wanted:
+            return wanted
+        return wanted | {"statistics": (wanted["statistics"] - self.usual) / self.usual_deviation}
+
+    @torch.no_grad()
+    def draw(
+        self, count: int, wanted: dict[str, Tensor] | None = None, *, guidance: float = 1.5, steps: int = 50, generator: torch.Generator | None = None
+    ) -> Networks:  # fmt: skip
+        """New materials.
+
+        Args:
+            wanted: one vector (dim,) for each modality that is to be followed.
+            guidance: see `fields.neumadiff.diffusion.guided`.
+            steps: of the sampler.
+        """
+        wanted = {name: vector.expand(count, -1) for name, vector in (wanted or {}).items()}
+        present = torch.tensor([[name in wanted for name in self.modalities]]).expand(count, -1)
+        noise = torch.randn(count, WEIGHTS, generator=generator)
+
+        def denoise(x: Tensor, t: Tensor) -> Tensor:
+            free = self(x, t, {}, torch.zeros_like(present))
+            return guided(self(x, t, wanted, present), free, guidance) if wanted else free
+
+        paper = self.size == "paper"
+        drawn = ddim(denoise, self.schedule, noise, self.schedule.steps if paper else steps, as_released=paper)
+        return Networks(self.coloured(drawn), self.dialect)

@@ -1,0 +1,103 @@
+"""How the material model learns: weights of networks are noised, and it says what they were."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fields.neumadiff.config import NeumadiffConfig
+from fields.neumadiff.encoders import text_encoder
+from fields.neumadiff.model import MaterialModel
+from fields.neumadiff.rows import Rows, gathered
+
+_AVERAGED = 0.999
+"""Of the weights, from one iteration to the next."""
+_DROPPED, _ALL_DROPPED = 0.3, 0.1
+"""How often a condition is left out, and all of them at once."""
+
+
+class MaterialTraining:
+    """See `fields.training.loop.Steps`.
+
+    Args:
+        rows: materials to learn from.
+    """
+
+    def __init__(self, config: NeumadiffConfig, rows: Rows, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.config, self.rows, self.seed = config, rows, seed
+        self.model = MaterialModel(config.size, sorted(set(rows.categories)), config.text, rows.dialect, rows.scale)
+        self.model.measure(rows.weights, rows.statistics)
+        self.vectors = self.model.whitened(rows.weights)
+        kinds = torch.tensor([self.model.categories.index(category) for category in rows.categories])
+        self.category = torch.nn.functional.one_hot(kinds, len(self.model.categories)).float()
+        texts = sorted({caption for captions in rows.captions for caption in captions})
+        self.text = text_encoder(config.text).encode(texts)
+        number = {text: k for k, text in enumerate(texts)}
+        self.captions = [torch.tensor([number[caption] for caption in captions]) for captions in rows.captions]
+        self.optimiser = torch.optim.AdamW(self.model.parameters(), config.rate, weight_decay=0.01)
+        self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
+    @staticmethod
+    def gather(config: NeumadiffConfig, folder: Path, watch: Callable[[int, int], None]) -> Rows:
+        """What it learns from, made where it is missing."""
+        text_encoder(config.text)  # complains now, not when materials have been fitted for minutes
+        return gathered(config, folder, watch)
+
+    def step(self, i: int) -> dict[str, Tensor]:
+        config, generator = self.config, torch.Generator().manual_seed(self.seed * 1_000_003 + i)
+        for group in self.optimiser.param_groups:
+            group["lr"] = config.rate * max(0.5 + 0.5 * math.cos(math.pi * i / config.iterations), 1e-3)
+        which = torch.randint(len(self.rows), (config.batch,), generator=generator)
+        drawn = torch.rand(config.batch, generator=generator)
+        told = [self.captions[k][int(u * len(self.captions[k]))] for k, u in zip(which.tolist(), drawn.tolist(), strict=True)]  # fmt: skip
+        wanted = {"category": self.category[which], "text": self.text[torch.stack(told)], "statistics": self.rows.statistics[which]}  # fmt: skip
+        count = len(wanted)
+        present = torch.rand(config.batch, count, generator=generator) > _DROPPED
+        present &= torch.rand(config.batch, 1, generator=generator) > _ALL_DROPPED
+        x = self.vectors[which]
+        t = torch.randint(1, self.model.schedule.steps + 1, (config.batch,), generator=generator)
+        noised = self.model.schedule.noised(x, t, torch.randn(x.shape, generator=generator))
+        loss = (self.model(noised, t, wanted, present) - x)[:, self.model.varies].square().mean()
+        self.optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimiser.step()
+        kept = min(_AVERAGED, (1 + i) / (10 + i))
+        for name, value in self.model.state_dict().items():
+            self.average[name].lerp_(value, 1 - kept)
+        return {"loss": loss.detach()}
+
+    def finish(self, watch: Callable[[int, int], None] = lambda done, total: None) -> None:
+        """The model is the mean of what it was."""
+        self.model.load_state_dict(self.average)
+
+    def state(self) -> tuple[dict[str, Tensor], dict]:
+        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.items()}
+        for number, moments in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{number}.{k}": v for k, v in moments.items()}
+        return tensors, {}
+
+    @classmethod
+    def resume(
+        cls, config: NeumadiffConfig, rows: Rows, seed: int, tensors: dict[str, Tensor], plain: dict
+    ) -> MaterialTraining:
+        training = cls(config, rows, seed)
+        parts: dict[str, Any] = {"model": {}, "average": {}, "optimiser": {}}
+        for name, value in tensors.items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = value
+        training.model.load_state_dict(parts["model"])
+        training.average = parts["average"]
+        state = training.optimiser.state_dict()
+        for name, value in parts["optimiser"].items():
+            number, _, moment = name.partition(".")
+            state["state"].setdefault(int(number), {})[moment] = value
+        training.optimiser.load_state_dict(state)
+        return training
