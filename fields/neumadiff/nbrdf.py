@@ -1,0 +1,182 @@
+"""Neural reflectances in files: ours, and those that others publish.
+
+.nbrdf.npz      ours: weights (M, 675) or (675,), dialect, names, and whatever else is known as JSON text
+.npz            the same without a dialect: as Sztrajman et al.'s networks are gathered, name and source with them
+.h5             Keras, one network of Sztrajman et al.
+_fc1.npy …      six files, _fc1, _b1, _fc2, _b2, _fc3, _b3: the same for their renderer's plug-in. Any of them stands for all
+.npy            NeuMERL of M3ashy: weights (M, 675)
+.pth            a state dictionary of PyTorch, one network of M3ashy
+
+Nothing in them is run.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fields.errors import DataError, FieldsError
+from fields.io.atomic import write_atomically
+from fields.neumadiff.network import DIALECTS, WEIGHTS, WIDTHS, Networks, dialect
+
+SUFFIXES = (".npz", ".h5", ".npy", ".pth")
+_SHAPES = tuple(shape for i, o in zip(WIDTHS[:-1], WIDTHS[1:], strict=True) for shape in ((o, i), (o,)))
+_SIX = ("_fc1", "_b1", "_fc2", "_b2", "_fc3", "_b3")
+_MOST_BYTES = 1 << 30
+
+
+@dataclass
+class _Found:
+    weights: Any
+    dialect: str
+    names: list[str]
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+def read_networks(path: Path) -> tuple[Networks, list[str]]:
+    """The networks of a file of any of the kinds above, and their names.
+
+    Raises:
+        DataError: no such file, another kind of file, or a damaged one.
+    """
+    found = _read(path)
+    return Networks(found.weights, dialect(found.dialect)), found.names
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """What else a file says of its networks; raises as `read_networks`."""
+    return _read(path).metadata
+
+
+def write_networks(
+    path: Path, networks: Networks, names: Sequence[str], metadata: Mapping[str, Any] | None = None
+) -> None:
+    """Writes our own file.
+
+    Args:
+        metadata: plain data, such as categories, captions, statistics and where the networks come from.
+
+    Raises:
+        DataError: weights that are not finite, or another number of names.
+    """
+    weights = networks.weights.detach().cpu().float()
+    if len(names) != len(weights) or not weights.isfinite().all():
+        raise DataError(f"{path}: was not written, for {len(weights)} networks have {len(names)} names, or weights that are not finite.")  # fmt: skip
+    arrays = {"weights": weights.numpy(), "dialect": np.array(networks.dialect.name), "names": np.array(list(names), str),
+              "metadata": np.array(json.dumps(dict(metadata or {})))}  # fmt: skip
+
+    def write(file: Path) -> None:
+        with file.open("wb") as stream:
+            np.savez(stream, **arrays)
+
+    write_atomically(path, write)
+
+
+def _read(path: Path) -> _Found:
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(f"{path}: not a kind of file that networks are read from. Give one of {', '.join(SUFFIXES)}.")
+    try:
+        found = reader(path)
+        weights = torch.from_numpy(np.array(found.weights, np.float32))
+        if weights.ndim not in (1, 2) or weights.shape[-1] != WEIGHTS or weights.numel() == 0:
+            raise ValueError(f"weights have shape {tuple(weights.shape)}, not (M, {WEIGHTS})")
+        found.weights = weights.view(-1, WEIGHTS)
+        if not found.weights.isfinite().all():
+            raise ValueError("not all of its weights are finite")
+        if len(found.names) != len(found.weights):
+            raise ValueError(f"it has {len(found.names)} names for {len(found.weights)} networks")
+        if found.dialect not in DIALECTS:
+            raise ValueError(f"it is in a dialect {found.dialect!r}, not one of {', '.join(DIALECTS)}")
+    except FieldsError:
+        raise
+    except FileNotFoundError as error:
+        raise DataError(f"{error.filename or path}: no such file.") from None
+    except Exception as error:  # whatever a parser makes of a damaged file
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise DataError(f"{path}: cannot be read as neural reflectances: {reason}. Fetch or write it again.") from None
+    return found
+
+
+def _npz(path: Path) -> _Found:
+    with zipfile.ZipFile(path) as archive:
+        arrays = {}
+        for name in ("weights", "dialect", "names", "name", "source", "metadata"):
+            if f"{name}.npy" in archive.namelist():
+                if archive.getinfo(f"{name}.npy").file_size > _MOST_BYTES:
+                    raise ValueError(f"its {name} are larger than any such file")
+                arrays[name] = _array(archive.read(f"{name}.npy"))
+    metadata = json.loads(str(arrays["metadata"])) if "metadata" in arrays else {}
+    if "source" in arrays:
+        metadata["source"] = arrays["source"].tolist()
+    names = np.atleast_1d(arrays["names"] if "names" in arrays else arrays["name"])
+    return _Found(arrays["weights"], str(arrays.get("dialect", "sztrajman")), [str(n) for n in names], metadata)
+
+
+def _array(data: bytes) -> np.ndarray:
+    """Of the bytes of an .npy file: none is made of a size that they have not."""
+    stream = io.BytesIO(data)
+    version = np.lib.format.read_magic(stream)
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+    shape, _, dtype = read(stream)
+    if dtype.kind not in "fiU" or math.prod(shape) * dtype.itemsize != len(data) - stream.tell():
+        raise ValueError(f"an array of shape {shape} and {dtype} does not have {len(data)} bytes")
+    stream.seek(0)
+    return np.load(stream, allow_pickle=False)
+
+
+def _npy(path: Path) -> _Found:
+    ending = next((end for end in _SIX if path.stem.endswith(end)), None)
+    if ending is None:
+        weights = _mapped(path)
+        return _Found(weights, "m3ashy", [f"{path.stem}-{i:04d}" for i in range(len(np.atleast_2d(weights)))])
+    name = path.stem.removesuffix(ending)
+    return _Found(_joined([_mapped(path.with_name(f"{name}{end}.npy")).T for end in _SIX]), "sztrajman", [name])
+
+
+def _mapped(path: Path) -> np.ndarray:
+    array = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: a shape is checked against the file's size
+    if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+        raise ValueError("it does not hold an array of floating-point numbers")
+    return array
+
+
+def _h5(path: Path) -> _Found:
+    try:
+        import h5py
+    except ImportError:
+        raise FieldsError(f"{path}: HDF5 files need h5py: pip install h5py.") from None
+    with h5py.File(path, "r") as file:
+        model = file.get("model_weights", file)
+        layers = [model[layer] for layer in model.attrs["layer_names"]]
+        stored = [layer[name] for layer in layers for name in layer.attrs["weight_names"]]
+        if [s.shape[::-1] for s in stored] != list(_SHAPES):
+            raise ValueError(f"its layers have shapes {[s.shape for s in stored]}")
+        return _Found(_joined([s[()].T for s in stored]), "sztrajman", [path.stem])
+
+
+def _pth(path: Path) -> _Found:
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    layers = [state[f"fc{layer}.{part}"] for layer in (1, 2, 3) for part in ("weight", "bias")]
+    return _Found(_joined(layers), "m3ashy", [path.name.split(".")[0]])
+
+
+def _joined(layers: Sequence[Any]) -> Tensor:
+    """(675,) of matrices (out, in) and biases."""
+    shapes = [tuple(layer.shape) for layer in layers]
+    if shapes != list(_SHAPES):
+        raise ValueError(f"its layers have shapes {shapes}")
+    return torch.cat([torch.as_tensor(np.array(layer, np.float32)).flatten() for layer in layers])
+
+
+_READERS: dict[str, Callable[[Path], _Found]] = dict(zip(SUFFIXES, (_npz, _h5, _npy, _pth), strict=True))
