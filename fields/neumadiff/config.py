@@ -29,7 +29,7 @@ class NeumadiffConfig:
     iterations: int = 20_000
     rate: float = 1e-3
     """AdamW learning rate; falls to nothing along half a cosine."""
-    batch: int = 128
+    batch: int = 64
     """Materials per iteration."""
 
     def __post_init__(self) -> None:

@@ -40,7 +40,7 @@ class MaterialTraining:
         self.text = text_encoder(config.text).encode(texts)
         number = {text: k for k, text in enumerate(texts)}
         self.captions = [torch.tensor([number[caption] for caption in captions]) for captions in rows.captions]
-        self.optimiser = torch.optim.AdamW(self.model.parameters(), config.rate, weight_decay=0.01)
+        self.optimiser = torch.optim.AdamW(self.model.parameters(), config.rate, weight_decay=0.01, fused=True)
         self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
 
     @staticmethod
@@ -69,8 +69,7 @@ class MaterialTraining:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimiser.step()
         kept = min(_AVERAGED, (1 + i) / (10 + i))
-        for name, value in self.model.state_dict().items():
-            self.average[name].lerp_(value, 1 - kept)
+        torch._foreach_lerp_(list(self.average.values()), list(self.model.state_dict().values()), 1 - kept)
         return {"loss": loss.detach()}
 
     def finish(self, watch: Callable[[int, int], None] = lambda done, total: None) -> None:

@@ -1,0 +1,171 @@
+"""New materials of what somebody wants: drawn, looked at, and those kept that are it.
+
+A model that is asked for red plastic mostly draws that; whatever else it draws is seen in its statistics, and left out. What words say of statistics is
+written here, and nowhere learned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fields.errors import ConfigError
+from fields.methods import shipped
+from fields.neumadiff.encoders import text_encoder
+from fields.neumadiff.model import MaterialModel
+from fields.neumadiff.network import Networks
+from fields.neumadiff.statistics import Statistics, classes, statistics
+from fields.neumadiff.words import CATEGORIES, GREY, HUES, hue_off, lab, words_in
+
+_HUE = 30.0
+"""Degrees by which a colour may be off."""
+_AT_ONCE, _MOST_TRIES = 64, 1024
+"""Materials drawn at a time, and before giving up."""
+
+
+@dataclass
+class Synthesis:
+    """Materials that were asked for."""
+
+    networks: Networks
+    statistics: Statistics
+    drawn: int
+    """How many were, to find these."""
+
+    @property
+    def accepted(self) -> float:
+        """Share of what was drawn."""
+        return len(self.networks) / max(self.drawn, 1)
+
+
+def load_model(path: str | Path | None = None) -> MaterialModel:
+    """A trained model from a run folder; by default the one that comes with the package."""
+    from fields.io.run import load
+
+    model = load(path or shipped("assets") / "neumadiff")
+    if not isinstance(model, MaterialModel):
+        raise ConfigError(f"{path}: not a model that draws materials. `fields train neumadiff` makes one.")
+    return model.float().eval()
+
+
+Check = Callable[[Statistics, str], Tensor]
+"""Which of materials (M,), on a scale, are what a word says."""
+
+
+def _of_class(name: str) -> Check:
+    return lambda found, scale: classes(found, scale)[name]
+
+
+def _coloured(wanted: float) -> Check:
+    def check(found: Statistics, scale: str) -> Tensor:
+        hue, chroma = found.hue()
+        return (hue_off(hue, wanted) < _HUE) & (chroma > GREY)
+
+    return check
+
+
+def _plastic(found: Statistics, scale: str) -> Tensor:
+    # In dark plastic the highlight is most of what there is to see.
+    dark = lab(found.albedo)[:, 0] < 40
+    return (found.highlight_saturation < 0.2) & ((found.base_share > 0.5) | dark) & ~classes(found, scale)["mirror"]
+
+
+def _matte(found: Statistics, scale: str) -> Tensor:
+    return found.half_width > 4.5
+
+
+_CHECKS: dict[str, Check] = {
+    **{name: _coloured(hue) for name, hue in HUES.items()},
+    "grey": lambda found, scale: found.hue()[1] < 2 * GREY,
+    "silver": lambda found, scale: found.hue()[1] < 2 * GREY,
+    "black": lambda found, scale: lab(found.albedo)[:, 0] < 30,
+    "white": lambda found, scale: (lab(found.albedo)[:, 0] > 72) & (found.hue()[1] < 2 * GREY),
+    "dark": lambda found, scale: lab(found.albedo)[:, 0] < 50,
+    "light": lambda found, scale: lab(found.albedo)[:, 0] > 50,
+    "brown": lambda found, scale: (hue_off(found.hue()[0], 65) < 35) & (lab(found.albedo)[:, 0] < 62),
+    "gold": _coloured(82), "copper": _coloured(55), "brass": _coloured(90), "bronze": _coloured(78),
+    "metal": _of_class("metallic"),
+    "mirror": lambda found, scale: (found.half_width < 0.8) & _of_class("metallic")(found, scale),
+    "plastic": _plastic,
+    "matte": _matte, "rough": _matte,
+    "satin": lambda found, scale: (found.half_width > 3) & (found.half_width < 14),
+    "glossy": lambda found, scale: found.half_width < 6,
+    "polished": lambda found, scale: found.half_width < 1.2,
+    "rubber": lambda found, scale: _matte(found, scale) & (found.base_share > 0.3),
+    "fabric": _of_class("diffuse"), "velvet": _of_class("diffuse"),
+}  # fmt: skip
+"""What words say of statistics, where they do."""
+
+
+def agrees(text: str, found: Statistics, scale: str) -> Tensor:
+    """Which of M materials are what a text says, (M,), as far as statistics tell."""
+    held = torch.ones(len(found), dtype=torch.bool)
+    for word in words_in(text):
+        if word in _CHECKS:
+            held &= _CHECKS[word](found, scale)
+    return held
+
+
+def sound(networks: Networks, found: Statistics) -> Tensor:
+    """Which are materials at all, (M,): finite, not black, and bounded."""
+    finite = networks.weights.isfinite().all(-1) & found.vector.isfinite().all(-1)
+    return finite & (found.albedo.amax(-1) > 1e-3) & (found.most.amax(-1) < 1e6)
+
+
+def synthesize(
+    text: str = "", count: int = 1, model: MaterialModel | None = None, *, category: str | None = None, like: Statistics | None = None,
+    seed: int = 0, guidance: float = 1.5, check: bool = True,
+) -> Synthesis:  # fmt: skip
+    """Draws `count` new materials.
+
+    Args:
+        text: what they should be; anything, where it is empty.
+        category: one that the model knows.
+        like: statistics of one material, to be like it.
+        check: leave out what is not what the text says.
+
+    Raises:
+        ConfigError: a category it does not know; words none of which it knows; or nothing of what was drawn is what the text says.
+    """
+    model = model or load_model()
+    wanted: dict[str, Tensor] = {}
+    if text:
+        vector = text_encoder(model.text).encode([text])[0]
+        if not vector.any():
+            raise ConfigError(f"{text!r}: no word of it is known. Colours, glosses and kinds are: {', '.join([*HUES, *CATEGORIES])}.")  # fmt: skip
+        wanted["text"] = vector
+    if category:
+        if category not in model.categories:
+            raise ConfigError(f"There is no category {category!r}; there are {', '.join(model.categories)}.")
+        wanted["category"] = torch.nn.functional.one_hot(torch.tensor(model.categories.index(category)), len(model.categories)).float()  # fmt: skip
+    if like is not None:
+        wanted["statistics"] = like.vector[0]
+    generator = torch.Generator().manual_seed(seed)
+    kept, drawn, some = [], 0, max(count, min(_AT_ONCE, 2 * count))
+    while sum(map(len, kept)) < count and drawn < max(_MOST_TRIES, 8 * count):
+        networks = model.draw(some, wanted, guidance=guidance, generator=generator)
+        found = statistics(networks)
+        good = sound(networks, found)
+        if check:
+            good &= agrees(text, found, model.scale)
+        kept.append(networks.weights[good])
+        drawn += some
+    weights = torch.cat(kept)
+    if len(weights) < count:
+        raise ConfigError(f"{text or 'materials'!r}: of {drawn} that were drawn {len(weights)} are that. Ask for less, or for something else, or go on without --check.")  # fmt: skip
+    networks = Networks(weights[:count], model.dialect)
+    # What came after the last that was needed was drawn in vain, and does not count.
+    return Synthesis(networks, statistics(networks), round(drawn * count / len(weights)))
+
+
+def as_plain(found: Statistics, k: int) -> dict[str, Any]:
+    """The statistics of one material, as plain numbers."""
+    return {
+        "mean": found.mean[k].tolist(), "most": found.most[k].tolist(), "albedo": found.albedo[k].tolist(), "base": found.base[k].tolist(),
+        "half_width_degrees": float(found.half_width[k]), "peak": found.peak[k].tolist(),
+    }  # fmt: skip
