@@ -34,7 +34,7 @@ Shape = Literal["sphere", "knob"]
 _NARROW = 0.2
 """Half vectors closer to the normal than that, radians, are where a reflectance may be narrow."""
 _TILTS, _TURNS = 48, 48
-"""Half vectors away from the normal, and about it. Tilts are spaced as the cube: eight are within 0.1°, where mirrors reflect."""
+"""Half vectors away from the normal, and about it. Tilts are spaced as the cube: nine are within 0.1°, where mirrors reflect."""
 _COARSEST = 48  # rows of a map
 _FINE = 768
 """Rows at which light is looked at, before it is averaged: what is narrower than their quarter of a degree may be missed."""
