@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -64,6 +64,33 @@ def side_by_side(*images: Tensor, gap: int = 4) -> Tensor:
     white = torch.ones(images[0].shape[0], gap, 3)
     row = [part for image in images for part in (image.cpu(), white)]
     return torch.cat(row[:-1], dim=1)
+
+
+def contact_sheet(images: Tensor, captions: Sequence[str], columns: int = 4, gap: int = 8) -> Tensor:
+    """sRGB images (N, H, W, 3) in rows, each above its caption, light on dark; captions that are too long end in ….
+
+    Returns:
+        One sRGB image (…, …, 3).
+    """
+    import matplotlib
+    from PIL import Image, ImageDraw, ImageFont
+
+    count, height, width = images.shape[:3]
+    columns = min(columns, count)
+    letters = max(10, height // 16)
+    font = ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", letters)
+    down, across = height + 2 * letters + gap, width + gap
+    sheet = Image.new("RGB", (columns * across + gap, -(-count // columns) * down + gap), (32, 32, 32))
+    draw = ImageDraw.Draw(sheet)
+    for i, (tile, caption) in enumerate(zip(to_bytes(images), captions, strict=True)):
+        x, y = gap + i % columns * across, gap + i // columns * down
+        sheet.paste(Image.fromarray(tile), (x, y))
+        kept = caption
+        while kept and draw.textlength(caption, font) > width:
+            kept = kept[:-1]
+            caption = f"{kept.rstrip()}…"
+        draw.text((x + width / 2, y + height + letters), caption, (220, 220, 220), font, anchor="mm")
+    return torch.from_numpy(np.asarray(sheet).copy()).float() / 255
 
 
 @contextmanager
