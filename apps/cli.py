@@ -15,6 +15,7 @@ VERBS = {
     "articulate": "write the parts and joints of a reacto run as URDF, and show its motion",
     "fracture": "break a mesh into realistic fragments",
     "reassemble": "put the fragments of a broken object together",
+    "brdf": "materials: draw new ones from words, fit networks to measured ones, show and compare them",
     "export": "write the surface of a run as a mesh and a point cloud",
     "slim": "write a run as a file of any size, whose every prefix is a smaller model",
     "data": "look at a scene before training, or make one of pictures: fields data check DIR",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fields.neumadiff.denoiser import Conditions, DenoiserConfig, TimeEmbedding, denoiser
 from fields.neumadiff.diffusion import Schedule, ddim, guided
 from fields.neumadiff.encoders import DIMS
-from fields.neumadiff.network import DIALECTS, WEIGHTS, Dialect, Networks
+from fields.neumadiff.network import DIALECTS, WEIGHTS, Dialect, Networks, mixed
 from fields.neumadiff.statistics import NAMES
 
 SIZES = {
@@ -18,6 +18,8 @@ SIZES = {
     "small": DenoiserConfig("tensors", 384, 8, 6),
     "paper": DenoiserConfig("whole", 768, 12, 12),
 }
+_OPPONENTS = torch.tensor([[2.0, 2, 2], [6**0.5, -(6**0.5), 0], [2**0.5, 2**0.5, -(2**1.5)]]) / 12**0.5
+"""Of red, green and blue: their mean, and what sets them apart. Channels differ by a tenth of what they have in common; colour would drown in it."""
 _FLOOR = 1e-6
 """Of a weight's deviation: what never varies stays what it is."""
 
@@ -63,8 +65,9 @@ class MaterialModel(nn.Module):
     def measure(self, weights: Tensor, statistics: Tensor) -> None:
         """Learns what is usual, of weights (R, 675) and statistics (R, 16)."""
         if self.size != "paper":
-            self.mean.copy_(weights.mean(0))
-            self.deviation.copy_(weights.std(0))
+            apart = mixed(weights, _OPPONENTS)
+            self.mean.copy_(apart.mean(0))
+            self.deviation.copy_(apart.std(0))
         self.usual.copy_(statistics.mean(0))
         self.usual_deviation.copy_(statistics.std(0).clamp(min=_FLOOR))
 
@@ -74,11 +77,16 @@ class MaterialModel(nn.Module):
         return self.deviation > _FLOOR
 
     def whitened(self, weights: Tensor) -> Tensor:
-        return (weights - self.mean) / self.deviation.clamp(min=_FLOOR) * self.varies
+        """(R, 675) as the network has them: by opponent colours, and of unit variance each; in the paper's size as they are."""
+        if self.size == "paper":
+            return weights
+        return (mixed(weights, _OPPONENTS) - self.mean) / self.deviation.clamp(min=_FLOOR) * self.varies
 
     def coloured(self, x: Tensor) -> Tensor:
         """Weights (B, 675) again."""
-        return x * self.deviation * self.varies + self.mean
+        if self.size == "paper":
+            return x
+        return mixed(x * self.deviation * self.varies + self.mean, _OPPONENTS.T)
 
     def forward(self, x: Tensor, t: Tensor, wanted: dict[str, Tensor], present: Tensor) -> Tensor:
         """What whitened weights (B, 675), noised by t (B,) steps, were; `wanted` and `present` as of `Conditions`."""

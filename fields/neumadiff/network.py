@@ -94,7 +94,12 @@ class Networks:
         return small_networks(self.dialect.inputs(angles), self.weights, WIDTHS, self.dialect.slope)
 
 
+def mixed(weights: Tensor, matrix: Tensor) -> Tensor:
+    """(…, 675) of networks whose last layer puts out `matrix` (3, 3) times what it did. Only that layer has channels."""
+    last, bias = weights[..., 609:672].unflatten(-1, (3, 21)), weights[..., 672:]
+    return torch.cat([weights[..., :609], (matrix @ last).flatten(-2), bias @ matrix.T], -1)
+
+
 def permuted(weights: Tensor, order: Sequence[int]) -> Tensor:
-    """(…, 675) of materials whose colour channels are those of `order`: red becomes what channel order[0] was. Exact: only the last layer has channels."""
-    matrix, bias = weights[..., 609:672].unflatten(-1, (3, 21)), weights[..., 672:]
-    return torch.cat([weights[..., :609], matrix[..., order, :].flatten(-2), bias[..., order]], -1)
+    """(…, 675) of materials whose colour channels are those of `order`: red becomes what channel order[0] was. Exact."""
+    return mixed(weights, torch.eye(3, dtype=weights.dtype, device=weights.device)[list(order)])

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fields.neumadiff.angles import cosines
 from fields.neumadiff.words import hue_and_chroma
 
 NAMES = (
@@ -21,6 +22,8 @@ NAMES = (
 )  # fmt: skip
 """Of the columns of `Statistics.vector`."""
 _TABLE, _ALBEDO, _LOBE = 4096, 512, 512
+_CLEAR = 0.05
+"""Cosine from which on directions count for the most: along the surface every highlight rises without end."""
 _BASE = 24
 """Angles at which the base is looked at: far from the highlight."""
 LIMITS = {"mirror mean": 20.8, "medium mean": 6.0, "mirror most": 1650.0, "diffuse most": 5.0}
@@ -36,7 +39,7 @@ class Statistics:
     mean: Tensor
     """(M, 3) over the bins of a MERL table, 1/sr: dense in the highlight."""
     most: Tensor
-    """(M, 3), 1/sr."""
+    """(M, 3) where both directions are three degrees above the surface, 1/sr."""
     albedo: Tensor
     """(M, 3) share of light from straight above that is reflected."""
     base: Tensor
@@ -92,7 +95,17 @@ def statistics(materials: Callable[[Tensor], Tensor]) -> Statistics:
     width = torch.rad2deg(angles[-_LOBE:, 0])[last]
     # Where there is no highlight to speak of, it is as wide as can be.
     width = torch.where(height[:, 0] > 1.2 * floor[:, 0].clamp(min=1e-6), width, 90.0)
-    return Statistics(table.mean(1), table.amax(1), albedo, base, width, peak)
+    clear = torch.minimum(*cosines(angles[:_TABLE])) > _CLEAR
+    return Statistics(table.mean(1), table[:, clear].amax(1), albedo, base, width, peak)
+
+
+def reciprocity_error(materials: Callable[[Tensor], Tensor]) -> Tensor:
+    """(M,) by how much reflectances change when light and eye change places, of what they are, in the mean."""
+    there = _angles()[:_TABLE]
+    back = there + torch.tensor([0.0, 0.0, math.pi])
+    with torch.no_grad():
+        one, other = materials(there), materials(back)
+    return (one - other).abs().mean((1, 2)) / one.mean((1, 2)).clamp(min=1e-9)
 
 
 @functools.cache
