@@ -72,7 +72,7 @@ def write_networks(
     weights = networks.weights.detach().cpu().float()
     if len(names) != len(weights) or not weights.isfinite().all():
         raise DataError(f"{path}: was not written, for {len(weights)} networks have {len(names)} names, or weights that are not finite.")  # fmt: skip
-    arrays = {"weights": weights.numpy(), "dialect": np.array(networks.dialect.name), "names": np.array(list(names), str),
+    arrays: dict[str, Any] = {"weights": weights.numpy(), "dialect": np.array(networks.dialect.name), "names": np.array(list(names), str),
               "metadata": np.array(json.dumps(dict(metadata or {})))}  # fmt: skip
 
     def write(file: Path) -> None:

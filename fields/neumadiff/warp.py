@@ -48,11 +48,13 @@ class Warp:
 
         row, column = left[1:]
         total = torch.lerp(at(self.rows, row), at(self.rows, row + 1), y)
-        values = [torch.lerp(at(self.values, row, column + k), at(self.values, row + 1, column + k), y) for k in (0, 1)]
+        low, high = (
+            torch.lerp(at(self.values, row, column + k), at(self.values, row + 1, column + k), y) for k in (0, 1)
+        )
         within = torch.lerp(at(self.within, row, column), at(self.within, row + 1, column), y)
         along = at(self.along, row) + beyond(at(self.rows, row), at(self.rows, row + 1), y, counts[1])
         last = torch.full_like(row, counts[1])
-        return torch.stack([(within + beyond(*values, x, counts[2])) / total, along / at(self.along, last)], -1)
+        return torch.stack([(within + beyond(low, high, x, counts[2])) / total, along / at(self.along, last)], -1)
 
 
 def _accumulated(density: Tensor) -> Tensor:
