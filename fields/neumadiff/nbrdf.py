@@ -67,13 +67,19 @@ def write_networks(
         metadata: plain data, such as categories, captions, statistics and where the networks come from.
 
     Raises:
-        DataError: weights that are not finite, or another number of names.
+        DataError: no networks, weights that are not finite, or another number of names.
     """
     weights = networks.weights.detach().cpu().float()
-    if len(names) != len(weights) or not weights.isfinite().all():
-        raise DataError(f"{path}: was not written, for {len(weights)} networks have {len(names)} names, or weights that are not finite.")  # fmt: skip
-    arrays = {"weights": weights.numpy(), "dialect": np.array(networks.dialect.name), "names": np.array(list(names), str),
-              "metadata": np.array(json.dumps(dict(metadata or {})))}  # fmt: skip
+    if not len(weights) or len(names) != len(weights):
+        raise DataError(f"{path}: was not written, for {len(weights)} networks have {len(names)} names. Give each one.")
+    if not weights.isfinite().all():
+        raise DataError(f"{path}: was not written, for not all weights are finite. Fit the material again.")
+    arrays: dict[str, Any] = {
+        "weights": weights.numpy(),
+        "dialect": np.array(networks.dialect.name),
+        "names": np.array(list(names), str),
+        "metadata": np.array(json.dumps(dict(metadata or {}))),
+    }
 
     def write(file: Path) -> None:
         with file.open("wb") as stream:

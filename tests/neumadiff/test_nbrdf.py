@@ -150,9 +150,13 @@ def test_damaged_files_get_one_line(tmp_path, file, write, message):
 
 
 def test_what_cannot_be_read_again_is_not_written(tmp_path):
-    for networks, names in ((Networks(torch.zeros(2, 675)), ["a"]), (Networks(torch.full((1, 675), torch.inf)), ["a"])):
+    for weights, names in (
+        (torch.zeros(2, 675), ["a"]),
+        (torch.full((1, 675), torch.inf), ["a"]),
+        (torch.zeros(0, 675), []),
+    ):
         with pytest.raises(DataError, match="not written"):
-            write_networks(tmp_path / "a.nbrdf.npz", networks, names)
+            write_networks(tmp_path / "a.nbrdf.npz", Networks(weights), names)
     assert not list(tmp_path.iterdir())
 
 
