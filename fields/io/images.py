@@ -67,7 +67,8 @@ def side_by_side(*images: Tensor, gap: int = 4) -> Tensor:
 
 
 def contact_sheet(images: Tensor, captions: Sequence[str], columns: int = 4, gap: int = 8) -> Tensor:
-    """sRGB images (N, H, W, 3) in rows, each above its caption, light on dark; captions that are too long end in ….
+    """sRGB images (N, H, W, 3) in rows, each above its caption, light on dark; captions that are too long end in …, and where none
+    has any letters there is no room for them.
 
     Returns:
         One sRGB image (…, …, 3).
@@ -79,7 +80,7 @@ def contact_sheet(images: Tensor, captions: Sequence[str], columns: int = 4, gap
     columns = min(columns, count)
     letters = max(10, height // 16)
     font = ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", letters)
-    down, across = height + 2 * letters + gap, width + gap
+    down, across = height + (2 * letters if any(captions) else 0) + gap, width + gap
     sheet = Image.new("RGB", (columns * across + gap, -(-count // columns) * down + gap), (32, 32, 32))
     draw = ImageDraw.Draw(sheet)
     for i, (tile, caption) in enumerate(zip(to_bytes(images), captions, strict=True)):

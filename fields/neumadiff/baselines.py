@@ -31,8 +31,9 @@ def from_log_table(rows: Tensor) -> Tensor:
 
 
 def training_rows(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Some of those learned from, as they are: nothing new, and a yardstick of how near other rows can come."""
-    return rows[torch.randint(len(rows), (count,), generator=generator)]
+    """Some of those learned from, as they are: nothing new, and a yardstick of how near other rows can come. None twice before all were."""
+    orders = [torch.randperm(len(rows), generator=generator) for _ in range(-(-count // len(rows)))]
+    return rows[torch.cat(orders)[:count]]
 
 
 def jittered(rows: Tensor, count: int, generator: torch.Generator, amount: float = 0.05) -> Tensor:

@@ -100,6 +100,7 @@ class LitSpheres:
         device: that of the materials.
     """
 
+    @torch.no_grad()
     def __init__(self, reflectance: Reflectance, light: Light = studio, rows: int = 192, device: str = "cpu") -> None:
         maps = _light_maps(light, rows, device)
 
@@ -154,8 +155,8 @@ the surface's, and the solid angle (N,) that each stands for."""
 
 
 def _half_vectors(maps: list[Tensor]) -> list[Samples]:
-    """Light mirrored by those tilted by up to `_NARROW`: for each map the ones that are about as far apart as its pixels. From one map to the next they fade,
-    or a sun would be seen as a small one and as a large one at either side of an edge."""
+    """Light mirrored by those tilted by up to `_NARROW`: for each map the ones that are about as far apart as its pixels. From one map to
+    the next they fade, or a sun would be seen as a small one and as a large one at either side of an edge."""
     u = equirectangular.centres(_TILTS, 1.0)
     tilt, thick, turn = _NARROW * u**3, _NARROW * 3 * u**2 / _TILTS, 2 * math.pi / _TURNS
     # What is mirrored turns by twice as much as the half vector does.
@@ -181,13 +182,9 @@ def _half_vectors(maps: list[Tensor]) -> list[Samples]:
 def _pixels(light: Tensor) -> Samples:
     """Directions of a map's pixels."""
     rows, columns = light.shape[:2]
-    theta, phi = (
-        equirectangular.centres(rows, math.pi)[:, None],
-        torch.arange(columns).double() * (2 * math.pi / columns),
-    )
-    directions = _directions(theta, phi).view(-1, 3).to(light.device)
+    theta, phi = equirectangular.centres(rows, math.pi), torch.arange(columns).double() * (2 * math.pi / columns)
+    directions = _directions(theta[:, None], phi).view(-1, 3).to(light.device)
     around = equirectangular.solid_angles(rows).repeat_interleave(columns).to(light.device)
-
     return lambda eye, eyes: (directions @ eyes, around)
 
 

@@ -54,6 +54,11 @@ def test_training_rows_are_rows():
     rows = flat_rows()
     drawn = training_rows(rows, 50, seeded())
     assert (torch.cdist(drawn, rows, compute_mode="donot_use_mm_for_euclid_dist").amin(1) == 0).all()
+    number = torch.arange(7)
+    assert sorted(training_rows(number, 7, seeded()).tolist()) == number.tolist()
+    assert (
+        torch.bincount(training_rows(number, 17, seeded())).tolist().count(3) == 3
+    )  # 17 of 7: all twice, three of them once more
     moved = jittered(rows, 4000, seeded(), amount=0.1) - training_rows(rows, 4000, seeded())
     assert torch.allclose(moved.std(0), 0.1 * rows.std(0), rtol=0.1)  # 4,000 draws: 1 % of standard error
 

@@ -135,6 +135,7 @@ def test_contact_sheet():
     assert torch.allclose(sheet[4:36, 4:52], tiles[0], atol=1 / 255) and torch.allclose(
         sheet[60:92, 4:52], tiles[2], atol=1 / 255
     )
+    assert contact_sheet(tiles, [""] * 3, columns=2, gap=4).shape == (2 * (32 + 4) + 4, 2 * 52 + 4, 3)
     written = (sheet - sheet[0, 0]).abs().sum(-1) > 0.1
     assert written[36:56, 4:52].any() and written[36:56, 56:104].any()
     assert not written[92:].any() and not written[36:60, 52:56].any()  # no caption, and none that reaches over its edge
