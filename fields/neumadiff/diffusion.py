@@ -1,6 +1,6 @@
 """Diffusion on vectors: how they are noised, and how they come out of noise (Ho et al. 2020; Song et al., DDIM, 2021).
 
-The network says what a noised vector was (x₀). The schedule must reach noise: where it ends with signal left, sampling starts from what training has
+A network says what a noised vector was (x₀), or its velocity. The schedule must reach noise: where it ends with signal left, sampling starts from what training has
 never seen, and draws little but copies.
 """
 
@@ -26,11 +26,18 @@ class Schedule:
         return len(self.left) - 1
 
     @classmethod
-    def cosine(cls, steps: int) -> Schedule:
-        """Ends in noise (Nichol and Dhariwal, 2021)."""
+    def cosine(cls, steps: int, shift: float = 1.0) -> Schedule:
+        """Ends in noise (Nichol and Dhariwal, 2021).
+
+        Args:
+            shift: times as much noise at every step. Vectors whose numbers hang together are seen through noise in which single numbers drown, and all is decided
+                before the usual schedule begins (Hoogeboom et al., simple diffusion, 2023).
+        """
         t = torch.arange(steps + 1).double() / steps
         left = torch.cos((t + 0.008) / 1.008 * math.pi / 2).square()
-        return cls((left / left[0]).clamp(min=1e-8).float())
+        odds = (left / (1 - left)).clamp(min=1e-8) / shift**2
+        odds[0] = math.inf
+        return cls((1 / (1 + 1 / odds)).float())
 
     @classmethod
     def linear(cls, steps: int) -> Schedule:
@@ -42,6 +49,16 @@ class Schedule:
         """Vectors (B, D) after t (B,) steps."""
         left = self.left.to(x.device)[t][:, None]
         return left.sqrt() * x + (1 - left).sqrt() * noise
+
+    def was(self, x: Tensor, t: Tensor, velocity: Tensor) -> Tensor:
+        """What vectors (B, D) after t (B,) steps were, of their velocity (Salimans and Ho, 2022): one that is wrong does little harm where there is little noise."""
+        left = self.left.to(x.device)[t][:, None]
+        return left.sqrt() * x - (1 - left).sqrt() * velocity
+
+    def velocity(self, x: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """Of vectors x (B, D) on the way to noise (B, D)."""
+        left = self.left.to(x.device)[t][:, None]
+        return left.sqrt() * noise - (1 - left).sqrt() * x
 
     def spread(self, steps: int) -> list[int]:
         """Times to go through when sampling, from T to 0."""

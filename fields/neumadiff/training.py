@@ -62,8 +62,7 @@ class MaterialTraining:
         present &= torch.rand(config.batch, 1, generator=generator) > _ALL_DROPPED
         x = self.vectors[which]
         t = torch.randint(1, self.model.schedule.steps + 1, (config.batch,), generator=generator)
-        noised = self.model.schedule.noised(x, t, torch.randn(x.shape, generator=generator))
-        loss = (self.model(noised, t, wanted, present) - x)[:, self.model.varies].square().mean()
+        loss = self.model.loss(x, t, torch.randn(x.shape, generator=generator), wanted, present)
         self.optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
