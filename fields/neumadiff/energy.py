@@ -1,0 +1,152 @@
+"""How much of the light a reflectance sends back, and reflectances that never send back more than they get.
+
+The directional albedo A(θ) is the share of the light from θ that is reflected at all: the integral of f cos over directions, per channel. It is summed in the half
+vector h, whose highlight stays where it is: with ω = 2 (v·h) h − v of a fixed direction v, dω is 4 (v·h) dh. In the direction φ about the normal, all that reflects above
+the horizon has θh below π/4 + atan2(sin θ cos φ, cos θ)/2, and so the integrand is smooth, and periodic in φ: Lambert is exact to the last digits.
+
+Tables are linear in the cosine of θ: near the normal, where an albedo is even in θ, steps may be wide; near the horizon, where it bends most, they are not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fields.neumadiff.angles import cosines, half_difference
+
+Reflectance = Callable[[Tensor], Tensor]
+"""Of angles (N, 3), see `fields.neumadiff.angles`: (M, N, 3) of M materials, 1/sr, none negative."""
+
+NODES = 64
+"""Of an albedo."""
+_BOUND_NODES = 128
+SHARPNESS = 7.0
+"""Of the steps in θh: so many powers of e from the first, 0.04°, to the last. Half of all look at the innermost 2.5°."""
+
+
+class _Rule(NamedTuple):
+    """How finely a hemisphere is summed over."""
+
+    rings: int
+    """θh, Gauss–Legendre in its `stretched` coordinate."""
+    spokes: int
+    """φ, evenly."""
+
+
+_ALBEDO, _BOUND = _Rule(40, 32), _Rule(64, 64)
+
+
+def stretched(x: Any) -> Any:
+    """From [0, 1] to itself, with steps that grow exponentially: of θh, so that a highlight is seen however narrow."""
+    return torch.expm1(SHARPNESS * x) / math.expm1(SHARPNESS)
+
+
+def node_cosines(nodes: int = NODES) -> Tensor:
+    """(nodes,) float64 of θ, from 1 to 0: where a table of so many rows has its values."""
+    return torch.linspace(1, 0, nodes, dtype=torch.float64)
+
+
+def albedo(reflectance: Reflectance, device: torch.device | str = "cpu") -> Tensor:
+    """(M, 64, 3): share of the light from each of `node_cosines` that is reflected.
+
+    The second direction of the pair is held, the one to the eye; reciprocal reflectances do not care. Lobes of any width from 0.05° are seen.
+    """
+    return _estimates(reflectance, NODES, _ALBEDO, device).mean(0)
+
+
+def look_up(table: Tensor, cosine: Tensor) -> Tensor:
+    """(M, N, C) of a table (M, rows, C) at `node_cosines`, interpolated, at cosines (N,), or (M, N) of each material."""
+    rows = table.shape[1]
+    at = (1 - cosine.clamp(0, 1)) * (rows - 1)
+    above = at.long().clamp(max=rows - 2)
+    if cosine.ndim == 1:
+        low, high = table[:, above], table[:, above + 1]
+    else:
+        each = torch.arange(len(table), device=table.device)[:, None]
+        low, high = table[each, above], table[each, above + 1]
+    return torch.lerp(low, high, (at - above)[..., None])
+
+
+@dataclass
+class Conserving:
+    """A reflectance held to the law of energy: f / max(1, A(θi), A(θo)), in every channel.
+
+    That is symmetric, so what is reciprocal stays so; and from no direction is more reflected than comes, for the albedo is at most A/A.
+    """
+
+    reflectance: Reflectance
+    bound: Tensor
+    """(M, 128, 3), max(1, A) at `node_cosines`, and a little more where its sum or interpolation could be too low."""
+
+    @staticmethod
+    def of(reflectance: Reflectance, device: torch.device | str = "cpu") -> Conserving:
+        """Measures a reflectance. One of several materials must be indexable by masks, as `Networks` are: those that break the law are looked at more closely."""
+        breaks = (_bound(_estimates(reflectance, NODES, _ALBEDO, device)) > 1).flatten(1).any(1)
+        bound = torch.ones(len(breaks), _BOUND_NODES, 3, device=device)
+        if breaks.any():
+            some: Any = reflectance if breaks.all() else reflectance[breaks]  # type: ignore[index]
+            bound[breaks] = _bound(_estimates(some, _BOUND_NODES, _BOUND, device))
+        return Conserving(reflectance, bound)
+
+    def __call__(self, angles: Tensor) -> Tensor:
+        """(M, N, 3), 1/sr, at angles (N, 3), or (M, N, 3) of each material."""
+        toward, away = (look_up(self.bound, cosine) for cosine in cosines(angles))
+        return self.reflectance(angles) / torch.maximum(toward, away)
+
+
+def _bound(estimates: Tensor) -> Tensor:
+    """(M, rows, 3) ≥ 1 that the albedo does not exceed, between the rows neither, from two estimates of it.
+
+    Their difference is some four times the error of their mean. Where a table bends down, the chord through its rows is too low by an eighth of the second difference.
+    Both are taken twice, and from the neighbours too, for each may be small by chance.
+    """
+    mean, doubt = estimates.mean(0), 2 * (estimates[0] - estimates[1]).abs()
+    bend = (2 * mean[:, 1:-1] - mean[:, :-2] - mean[:, 2:]).clamp(min=0) / 4
+    doubt[:, 1:-1] += bend
+    around = torch.nn.functional.max_pool1d(doubt.transpose(1, 2), 3, 1, 1).transpose(1, 2)
+    return (mean + around).clamp(min=1)
+
+
+@torch.no_grad()
+def _estimates(reflectance: Reflectance, nodes: int, rule: _Rule, device: torch.device | str) -> Tensor:
+    """(2, M, nodes, 3): two estimates of the albedo that share no direction; their mean is better than both."""
+    cosine = node_cosines(nodes)
+    both = []
+    for odd in (0, 1):
+        angles, weights = _hemisphere(cosine, rule, odd)
+        # One row at a time, which bounds memory.
+        rows = zip(angles.float().to(device), weights.float().to(device), strict=True)
+        both.append(torch.stack([torch.einsum("mnc,n->mc", reflectance(a), w) for a, w in rows], 1))
+    return torch.stack(both)
+
+
+def _hemisphere(cosine: Tensor, rule: _Rule, odd: int) -> tuple[Tensor, Tensor]:
+    """Angles (A, N, 3) and weights (A, N), which include the cosine, of the even or odd half of the directions, where the eye is in the plane of x and z.
+
+    Spokes are a quarter of a step off the plane of the eye, and so no spoke is the mirror image of another, in its own half or the other.
+    """
+    nodes, weights = gauss_legendre(rule.rings + odd)
+    phi = (torch.arange(0, rule.spokes, 2, dtype=torch.float64) + odd + 0.25) * (2 * torch.pi / rule.spokes)
+    eye = torch.stack([(1 - cosine * cosine).sqrt(), torch.zeros_like(cosine), cosine], -1)[:, None, None]
+    along = eye[..., 0] * phi.cos()[:, None]
+    most = torch.pi / 4 + torch.atan2(along, eye[..., 2]) / 2
+    theta = most * stretched(nodes)
+    step = most * (stretched(nodes) + 1 / math.expm1(SHARPNESS)) * SHARPNESS * weights * (4 * torch.pi / rule.spokes)
+    turn = phi[:, None].expand_as(theta)
+    half = torch.stack([theta.sin() * turn.cos(), theta.sin() * turn.sin(), theta.cos()], -1)
+    towards = (eye * half).sum(-1)
+    light = 2 * towards[..., None] * half - eye
+    weight = 4 * towards.clamp(min=0) * light[..., 2].clamp(min=0) * theta.sin() * step
+    return half_difference(light, eye.expand_as(light)).flatten(1, 2), weight.flatten(1)
+
+
+def gauss_legendre(n: int) -> tuple[Tensor, Tensor]:
+    """Nodes and weights (n,) float64 on [0, 1]."""
+    nodes, weights = np.polynomial.legendre.leggauss(n)
+    return torch.from_numpy(nodes + 1) / 2, torch.from_numpy(weights) / 2
