@@ -4,7 +4,7 @@ The directional albedo A(θ) is the share of the light from θ that is reflected
 vector h, whose highlight stays where it is: with ω = 2 (v·h) h − v of a fixed direction v, dω is 4 (v·h) dh. In the direction φ about the normal, all that reflects above
 the horizon has θh below π/4 + atan2(sin θ cos φ, cos θ)/2, and so the integrand is smooth, and periodic in φ: Lambert is exact to the last digits.
 
-Tables are linear in the cosine of θ: near the normal, where an albedo is even in θ, steps may be wide; near the horizon, where it bends most, they are not.
+Tables are linear in θ. In its cosine, steps would be seven degrees wide near the normal, and what is mirrored there can change much within them.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ def stretched(x: Any) -> Any:
     return torch.expm1(SHARPNESS * x) / math.expm1(SHARPNESS)
 
 
-def node_cosines(nodes: int = NODES) -> Tensor:
-    """(nodes,) float64 of θ, from 1 to 0: where a table of so many rows has its values."""
-    return torch.linspace(1, 0, nodes, dtype=torch.float64)
+def node_angles(nodes: int = NODES) -> Tensor:
+    """(nodes,) float64 radians from 0 to π/2: where a table of so many rows has its values."""
+    return torch.linspace(0, torch.pi / 2, nodes, dtype=torch.float64)
 
 
 def albedo(reflectance: Reflectance, device: torch.device | str = "cpu") -> Tensor:
-    """(M, 64, 3): share of the light from each of `node_cosines` that is reflected.
+    """(M, 64, 3): share of the light from each of `node_angles` that is reflected.
 
     The second direction of the pair is held, the one to the eye; reciprocal reflectances do not care. Lobes of any width from 0.05° are seen.
     """
@@ -61,9 +61,9 @@ def albedo(reflectance: Reflectance, device: torch.device | str = "cpu") -> Tens
 
 
 def look_up(table: Tensor, cosine: Tensor) -> Tensor:
-    """(M, N, C) of a table (M, rows, C) at `node_cosines`, interpolated, at cosines (N,), or (M, N) of each material."""
+    """(M, N, C) of a table (M, rows, C) at `node_angles`, interpolated, where θ has the cosine (N,), or (M, N) of each material."""
     rows = table.shape[1]
-    at = (1 - cosine.clamp(0, 1)) * (rows - 1)
+    at = cosine.clamp(0, 1).acos() * ((rows - 1) * 2 / torch.pi)
     above = at.long().clamp(max=rows - 2)
     if cosine.ndim == 1:
         low, high = table[:, above], table[:, above + 1]
@@ -82,7 +82,7 @@ class Conserving:
 
     reflectance: Reflectance
     bound: Tensor
-    """(M, 128, 3), max(1, A) at `node_cosines`, and a little more where its sum or interpolation could be too low."""
+    """(M, 128, 3), max(1, A) at `node_angles`, and a little more where its sum or interpolation could be too low."""
 
     @staticmethod
     def of(reflectance: Reflectance, device: torch.device | str = "cpu") -> Conserving:
@@ -116,24 +116,24 @@ def _bound(estimates: Tensor) -> Tensor:
 @torch.no_grad()
 def _estimates(reflectance: Reflectance, nodes: int, rule: _Rule, device: torch.device | str) -> Tensor:
     """(2, M, nodes, 3): two estimates of the albedo that share no direction; their mean is better than both."""
-    cosine = node_cosines(nodes)
+    theta = node_angles(nodes)
     both = []
     for odd in (0, 1):
-        angles, weights = _hemisphere(cosine, rule, odd)
+        angles, weights = _hemisphere(theta, rule, odd)
         # One row at a time, which bounds memory.
         rows = zip(angles.float().to(device), weights.float().to(device), strict=True)
         both.append(torch.stack([torch.einsum("mnc,n->mc", reflectance(a), w) for a, w in rows], 1))
     return torch.stack(both)
 
 
-def _hemisphere(cosine: Tensor, rule: _Rule, odd: int) -> tuple[Tensor, Tensor]:
-    """Angles (A, N, 3) and weights (A, N), which include the cosine, of the even or odd half of the directions, where the eye is in the plane of x and z.
+def _hemisphere(of: Tensor, rule: _Rule, odd: int) -> tuple[Tensor, Tensor]:
+    """Angles (A, N, 3) and weights (A, N), which include the cosine, of the even or odd half of the directions; the eye is `of` (A,) from z towards x.
 
     Spokes are a quarter of a step off the plane of the eye, and so no spoke is the mirror image of another, in its own half or the other.
     """
     nodes, weights = gauss_legendre(rule.rings + odd)
     phi = (torch.arange(0, rule.spokes, 2, dtype=torch.float64) + odd + 0.25) * (2 * torch.pi / rule.spokes)
-    eye = torch.stack([(1 - cosine * cosine).sqrt(), torch.zeros_like(cosine), cosine], -1)[:, None, None]
+    eye = torch.stack([of.sin(), torch.zeros_like(of), of.cos()], -1)[:, None, None]
     along = eye[..., 0] * phi.cos()[:, None]
     most = torch.pi / 4 + torch.atan2(along, eye[..., 2]) / 2
     theta = most * stretched(nodes)
