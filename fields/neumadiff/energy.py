@@ -42,9 +42,13 @@ class _Rule(NamedTuple):
 _ALBEDO, _BOUND = _Rule(40, 32), _Rule(64, 64)
 
 
-def stretched(x: Any) -> Any:
+def stretched(x: Tensor) -> Tensor:
     """From [0, 1] to itself, with steps that grow exponentially: of θh, so that a highlight is seen however narrow."""
     return torch.expm1(SHARPNESS * x) / math.expm1(SHARPNESS)
+
+
+def unstretched(x: Tensor) -> Tensor:
+    return torch.log1p(math.expm1(SHARPNESS) * x) / SHARPNESS
 
 
 def node_angles(nodes: int = NODES) -> Tensor:
