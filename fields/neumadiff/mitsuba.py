@@ -53,10 +53,9 @@ def _read(path: Path) -> Networks:
 
 def _plugin() -> Any:
     """The class, for the variant that is set."""
-    import drjit
+    import drjit as dr
     import mitsuba as mi
 
-    dr: Any = drjit  # its functions take numbers too, which its annotations do not know
     jit = dr.is_jit_v(mi.Float)
 
     class Table:
@@ -107,7 +106,7 @@ def _plugin() -> Any:
             result = dr.zeros(mi.BSDFSample3f)
             result.wo = self._drawn(si.wi, sample1, sample2)
             result.eta = 1
-            result.sampled_type = mi.UInt32(+self.m_flags)
+            result.sampled_type = mi.UInt32(self.m_flags)
             result.sampled_component = mi.UInt32(0)
             value, result.pdf = self.eval_pdf(ctx, si, result.wo, active)
             return result, dr.select(result.pdf > 0, value / dr.maximum(result.pdf, 1e-30), 0)
@@ -216,7 +215,7 @@ def _plugin() -> Any:
 
 def _chosen(properties: Any) -> Networks:
     """The one network that a scene means."""
-    import mitsuba as mi
+    import mitsuba
 
     if "weights" in properties:
         weights = torch.from_numpy(np.array(properties["weights"], np.float32))
@@ -225,7 +224,8 @@ def _chosen(properties: Any) -> Networks:
         return Networks(weights[None], dialect(properties.get("dialect", "reciprocal")))
     if "filename" not in properties:
         raise DataError("nbrdf: no material is named. Give the filename of a .nbrdf.npz.")
-    path = Path(str(mi.file_resolver().resolve(properties["filename"])))
+    resolver: Any = mitsuba.file_resolver  # its stub does not say that it is a function
+    path = Path(str(resolver().resolve(properties["filename"])))
     networks, index = _read(path), properties.get("index", 0)
     if not 0 <= index < len(networks):
         raise DataError(f"{path}: has no material {index}. Give an index below {len(networks)}.")

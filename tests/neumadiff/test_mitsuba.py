@@ -177,7 +177,8 @@ def test_draws_of_random_networks(fast):
 
 def write(path, network):
     with path.open("wb") as file:
-        np.savez(file, weights=network.weights.numpy(), dialect=network.dialect.name)
+        names = [f"material {i}" for i in range(len(network))]
+        np.savez(file, weights=network.weights.numpy(), dialect=network.dialect.name, names=names)
 
 
 def test_from_xml(scalar, tmp_path):
