@@ -59,7 +59,8 @@ def node_angles(nodes: int = NODES) -> Tensor:
 def albedo(reflectance: Reflectance, device: torch.device | str = "cpu") -> Tensor:
     """(M, 64, 3): share of the light from each of `node_angles` that is reflected.
 
-    The second direction of the pair is held, the one to the eye; reciprocal reflectances do not care. Lobes of any width from 0.05° are seen.
+    The second direction of the pair is held, the one to the eye; reciprocal reflectances do not care. Lambert is right to
+    single precision, lobes of a half width of 0.1° to 10⁻⁴, and neural reflectances, which have kinks, to 0.3 %.
     """
     return _estimates(reflectance, NODES, _ALBEDO, device).mean(0)
 
@@ -81,7 +82,9 @@ def look_up(table: Tensor, cosine: Tensor) -> Tensor:
 class Conserving:
     """A reflectance held to the law of energy: f / max(1, A(θi), A(θo)), in every channel.
 
-    That is symmetric, so what is reciprocal stays so; and from no direction is more reflected than comes, for the albedo is at most A/A.
+    That is symmetric, so what is reciprocal stays so; and from no direction is more reflected than comes, for the albedo is at most A/A. Of what is not, A is the larger
+    of the two albedos, with the light held and with the eye.
+    To 10⁻³, that is, between the rows of the table too, of random networks that would reflect 10¹⁰ times what they get; to 2 % of those that would 10³⁰ times.
     """
 
     reflectance: Reflectance
@@ -91,11 +94,11 @@ class Conserving:
     @staticmethod
     def of(reflectance: Reflectance, device: torch.device | str = "cpu") -> Conserving:
         """Measures a reflectance. One of several materials must be indexable by masks, as `Networks` are: those that break the law are looked at more closely."""
-        breaks = (_bound(_estimates(reflectance, NODES, _ALBEDO, device)) > 1).flatten(1).any(1)
+        breaks = (_bound(reflectance, NODES, _ALBEDO, device) > 1).flatten(1).any(1)
         bound = torch.ones(len(breaks), _BOUND_NODES, 3, device=device)
         if breaks.any():
             some: Any = reflectance if breaks.all() else reflectance[breaks]  # type: ignore[index]
-            bound[breaks] = _bound(_estimates(some, _BOUND_NODES, _BOUND, device))
+            bound[breaks] = _bound(some, _BOUND_NODES, _BOUND, device)
         return Conserving(reflectance, bound)
 
     def __call__(self, angles: Tensor) -> Tensor:
@@ -104,17 +107,28 @@ class Conserving:
         return self.reflectance(angles) / torch.maximum(toward, away)
 
 
-def _bound(estimates: Tensor) -> Tensor:
-    """(M, rows, 3) ≥ 1 that the albedo does not exceed, between the rows neither, from two estimates of it.
+def _bound(reflectance: Reflectance, nodes: int, rule: _Rule, device: torch.device | str) -> Tensor:
+    """(M, nodes, 3) ≥ 1 that the albedo does not exceed, between the rows neither, whether it is the eye that is held or the light."""
+    return torch.maximum(
+        _above(_estimates(reflectance, nodes, rule, device)),
+        _above(_estimates(lambda angles: reflectance(changed_places(angles)), nodes, rule, device)),
+    ).clamp(min=1)
+
+
+def changed_places(angles: Tensor) -> Tensor:
+    """(N, 3) of light and eye, where the one was the other."""
+    return angles + angles.new_tensor([0, 0, torch.pi])
+
+
+def _above(estimates: Tensor) -> Tensor:
+    """(M, rows, 3) that is above the albedo, from two estimates of it.
 
     Their difference is some four times the error of their mean. Where a table bends down, the chord through its rows is too low by an eighth of the second difference.
     Both are taken twice, and from the neighbours too, for each may be small by chance.
     """
     mean, doubt = estimates.mean(0), 2 * (estimates[0] - estimates[1]).abs()
-    bend = (2 * mean[:, 1:-1] - mean[:, :-2] - mean[:, 2:]).clamp(min=0) / 4
-    doubt[:, 1:-1] += bend
-    around = torch.nn.functional.max_pool1d(doubt.transpose(1, 2), 3, 1, 1).transpose(1, 2)
-    return (mean + around).clamp(min=1)
+    doubt[:, 1:-1] += (2 * mean[:, 1:-1] - mean[:, :-2] - mean[:, 2:]).clamp(min=0) / 4
+    return mean + torch.nn.functional.max_pool1d(doubt.transpose(1, 2), 3, 1, 1).transpose(1, 2)
 
 
 @torch.no_grad()

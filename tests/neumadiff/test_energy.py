@@ -6,7 +6,7 @@ import torch
 from torch.testing import assert_close
 
 from fields.neumadiff.angles import directions, half_difference
-from fields.neumadiff.energy import Conserving, _hemisphere, _Rule, albedo, look_up, node_angles
+from fields.neumadiff.energy import Conserving, _hemisphere, _Rule, albedo, changed_places, look_up, node_angles
 from fields.neumadiff.network import DIALECTS, Networks
 
 
@@ -28,15 +28,15 @@ def networks(source, data_dir):
         return Networks(torch.from_numpy(file["weights"][file["source"] == source]), DIALECTS["sztrajman"])
 
 
-def unruly(dialect, scale, count=4, seed=0):
+def unruly(dialect, scale, count=3, seed=0):
     """Random networks; few of them keep the law, and the further apart their weights the worse."""
     weights = torch.randn(count, 675, generator=torch.Generator().manual_seed(seed)) * scale
     return Networks(weights, DIALECTS[dialect])
 
 
 def finely(reflectance, theta):
-    """(M, A, 3): the albedo at any θ, from ten times as many directions, none of which the tables are made of."""
-    angles, weights = _hemisphere(theta, _Rule(121, 240), 0)
+    """(M, A, 3): the albedo at any θ, from seven times as many directions, none of which the tables are made of."""
+    angles, weights = _hemisphere(theta, _Rule(101, 200), 0)
     with torch.no_grad():
         sums = [
             torch.einsum("mnc,n->mc", reflectance(a), w) for a, w in zip(angles.float(), weights.float(), strict=True)
@@ -120,18 +120,20 @@ def check_law(reflectance):
     before, after = finely(reflectance, theta), finely(held, theta)
     assert (before > 1.01).any()
     assert after.max() <= 1.001
+    # With the light held, where they differ, too.
+    assert finely(lambda angles: held(changed_places(angles)), theta).max() <= 1.001
     return before, after
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("scale", [0.3, 0.7])
 def test_law_holds_for_networks_that_break_it(dialect, scale):
-    """Up to a billion times. What is held back is not held back by much more than it must: half of the angles of the first kind lose less than 5 %."""
+    """Up to a billion times. What is held back is not held back by much more than it must: half of the angles of the tame, reciprocal kind lose less than 5 %."""
     weights = unruly(dialect, scale)
     if dialect == "m3ashy":  # its units are a thousand times smaller
         weights.weights[:, 672:] += 7
     before, after = check_law(weights)
-    if scale == 0.3:
+    if scale == 0.3 and dialect == "reciprocal":
         assert after[before > 1].median() > 0.95
 
 
@@ -156,9 +158,8 @@ def test_reciprocity_survives():
     """To the rounding of the cosines of angles that are the same."""
     held = Conserving.of(unruly("reciprocal", 0.5))
     angles = torch.rand(2000, 3) * torch.tensor([0.7, 0.7, math.pi])
-    swapped = angles + torch.tensor([0, 0, math.pi])
     with torch.no_grad():
-        assert_close(held(angles), held(swapped), rtol=2e-4, atol=1e-6)
+        assert_close(held(angles), held(changed_places(angles)), rtol=2e-4, atol=1e-6)
 
 
 def test_channels_are_held_apart():

@@ -156,7 +156,7 @@ def check_draws(network, tests):
     def density(wo):
         return bsdf.pdf(context, si, wo) * domain.area(wo)
 
-    test = ChiSquareTest(domain, sample, density, sample_dim=3, sample_count=200_000, res=48, ires=24)
+    test = ChiSquareTest(domain, sample, density, sample_dim=3, sample_count=200_000, res=48, ires=16)
     assert test.run(significance_level=0.01, test_count=tests, quiet=True), test.messages
     # Nothing is drawn below the surface.
     assert abs(test.pdf_sum[0] - 1) < 5e-3 and test.histogram_sum[0] > 0.999
