@@ -67,7 +67,7 @@ class FitOptions:
 @dataclass
 class RenderOptions:
     file: Annotated[Path, Positional]
-    """Materials: .binary, or networks."""
+    """Materials: .binary, .bsdf, or networks."""
     out: Path | None = None
     """Picture (.png, .exr). Default: FILE.png."""
     environment: Path | None = None
@@ -83,7 +83,7 @@ class RenderOptions:
 @dataclass
 class EvaluateOptions:
     file: Annotated[Path, Positional]
-    """Materials: .binary, or networks."""
+    """Materials: .binary, .bsdf, or networks."""
     against: Path | None = None
     """Others, that they are compared with as a set: MMD, coverage, 1-NNA."""
 
@@ -91,9 +91,9 @@ class EvaluateOptions:
 @dataclass
 class ConvertOptions:
     file: Annotated[Path, Positional]
-    """Materials: .binary, or networks."""
+    """Materials: .binary, .bsdf, or networks."""
     out: Annotated[Path, Positional]
-    """.binary or .nbrdf.npz."""
+    """.binary, .bsdf (for Mitsuba's `measured` and pbrt) or .nbrdf.npz."""
     index: int = 0
     """Which of the file's materials."""
 
@@ -221,10 +221,10 @@ def _render(arguments: list[str]) -> int:
 def _evaluate(arguments: list[str]) -> int:
     options = parse(arguments, EvaluateOptions, "fields brdf evaluate", _COMMANDS["evaluate"])
 
-    from fields.neumadiff.energy import albedo
     from rich.console import Console
     from rich.table import Table
 
+    from fields.neumadiff.energy import albedo
     from fields.neumadiff.files import read_materials
     from fields.neumadiff.metrics import compare, measuring_angles, reflectance_distances
     from fields.neumadiff.statistics import reciprocity_error, statistics

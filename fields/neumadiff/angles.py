@@ -6,8 +6,13 @@ about it, where φd = 0 points away from the normal. Angles are (θh, θd, φd) 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+
+Reflectance = Callable[[Tensor], Tensor]
+"""From angles (N, 3) to reflectances (M, N, 3) of M materials, in 1/sr."""
 
 
 def half_difference(wi: Tensor, wo: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ Tables are linear in θ. In its cosine, steps would be seven degrees wide near t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,10 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fields.neumadiff.angles import cosines, half_difference
-
-Reflectance = Callable[[Tensor], Tensor]
-"""Of angles (N, 3), see `fields.neumadiff.angles`: (M, N, 3) of M materials, 1/sr, none negative."""
+from fields.neumadiff.angles import Reflectance, cosines, half_difference
 
 NODES = 64
 """Of an albedo."""

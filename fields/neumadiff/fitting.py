@@ -13,11 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fields.neumadiff.angles import cosines
+from fields.neumadiff.angles import Reflectance, cosines
 from fields.neumadiff.network import DIALECTS, PARTS, WEIGHTS, Dialect, Networks
-
-Reflectance = Callable[[Tensor], Tensor]
-"""From angles (N, 3) to reflectances (M, N, 3) of M materials, in 1/sr."""
 
 STARTS = {"close": (0.0, 0.02), "spread": (-0.05, 0.05)}
 """Weights that all networks begin with are uniform in this; biases are zero. From *close* together they stay simpler, for generation; *spread*

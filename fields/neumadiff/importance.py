@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fields.neumadiff.angles import half_difference
-from fields.neumadiff.energy import Reflectance, gauss_legendre, stretched, unstretched
+from fields.neumadiff.angles import Reflectance, half_difference
+from fields.neumadiff.energy import gauss_legendre, stretched, unstretched
 
 ROWS = 9
 """Directions of the eye that have tables: even in the cosine, from the normal to the horizon."""

@@ -27,6 +27,7 @@ import torch
 from fields.errors import DataError
 from fields.neumadiff.energy import SHARPNESS, Conserving
 from fields.neumadiff.importance import BINS, ROWS, Sampler, edge
+from fields.neumadiff.nbrdf import read_networks
 from fields.neumadiff.network import PARTS, WEIGHTS, WIDTHS, Networks, dialect
 
 
@@ -44,11 +45,6 @@ def register() -> None:
             f"nbrdf has red, green and blue, and Mitsuba's variant is {variant}. Set one that ends in _rgb."
         )
     mi.register_bsdf("nbrdf", _plugin())
-
-
-def _read(path: Path) -> Networks:
-    with np.load(path, allow_pickle=False) as file:
-        return Networks(torch.from_numpy(file["weights"]).view(-1, WEIGHTS), dialect(str(file["dialect"])))
 
 
 def _plugin() -> Any:
@@ -226,7 +222,7 @@ def _chosen(properties: Any) -> Networks:
         raise DataError("nbrdf: no material is named. Give the filename of a .nbrdf.npz.")
     resolver: Any = mitsuba.file_resolver  # its stub does not say that it is a function
     path = Path(str(resolver().resolve(properties["filename"])))
-    networks, index = _read(path), properties.get("index", 0)
+    networks, index = read_networks(path)[0], properties.get("index", 0)
     if not 0 <= index < len(networks):
         raise DataError(f"{path}: has no material {index}. Give an index below {len(networks)}.")
     return networks[index]

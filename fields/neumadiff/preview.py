@@ -21,12 +21,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample
 
-from fields.neumadiff.angles import half_difference
+from fields.neumadiff.angles import Reflectance, half_difference
 from fields.relighting import equirectangular
 from fields.relighting.environment import Environment
 
-Reflectance = Callable[[Tensor], Tensor]
-"""Of angles (N, 3) the reflectances (M, N, 3) of M materials, 1/sr."""
 Light = Callable[[Tensor], Tensor]
 """Of directions (N, 3), unit, where light may come from, the radiance (N, 3): `studio`, or `light_of` a map."""
 Shape = Literal["sphere", "knob"]

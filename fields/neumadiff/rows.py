@@ -14,8 +14,9 @@ from torch import Tensor
 
 from fields.errors import DataError
 from fields.io.atomic import read_tensors, write_tensors
+from fields.neumadiff.angles import Reflectance
 from fields.neumadiff.config import NeumadiffConfig
-from fields.neumadiff.fitting import Reflectance, fit
+from fields.neumadiff.fitting import fit
 from fields.neumadiff.made_up import made_up
 from fields.neumadiff.nbrdf import read_metadata, read_networks
 from fields.neumadiff.network import WEIGHTS, Networks, permuted

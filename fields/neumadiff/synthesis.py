@@ -17,6 +17,7 @@ from torch import Tensor
 from fields.errors import ConfigError
 from fields.methods import shipped
 from fields.neumadiff.encoders import text_encoder
+from fields.neumadiff.energy import albedo
 from fields.neumadiff.model import MaterialModel
 from fields.neumadiff.network import Networks
 from fields.neumadiff.statistics import Statistics, classes, statistics
@@ -112,9 +113,9 @@ def agrees(text: str, found: Statistics, scale: str) -> Tensor:
 
 
 def sound(networks: Networks, found: Statistics) -> Tensor:
-    """Which are materials at all, (M,): finite, not black, and bounded."""
+    """Which are materials at all, (M,): finite, not black, and from no direction reflecting more light than there is."""
     finite = networks.weights.isfinite().all(-1) & found.vector.isfinite().all(-1)
-    return finite & (found.albedo.amax(-1) > 1e-3) & (found.most.amax(-1) < 1e6)
+    return finite & (found.albedo.amax(-1) > 1e-3) & (albedo(networks).amax((1, 2)) <= 1)
 
 
 def synthesize(
@@ -146,8 +147,9 @@ def synthesize(
     if like is not None:
         wanted["statistics"] = like.vector[0]
     generator = torch.Generator().manual_seed(seed)
-    kept, drawn, some = [], 0, max(count, min(_AT_ONCE, 2 * count))
-    while sum(map(len, kept)) < count and drawn < max(_MOST_TRIES, 8 * count):
+    kept: list[Tensor] = []
+    drawn, some = 0, max(count, min(_AT_ONCE, 2 * count))
+    while sum(len(part) for part in kept) < count and drawn < max(_MOST_TRIES, 8 * count):
         networks = model.draw(some, wanted, guidance=guidance, generator=generator)
         found = statistics(networks)
         good = sound(networks, found)
