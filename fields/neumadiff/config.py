@@ -20,10 +20,10 @@ class NeumadiffConfig:
     """To make up."""
     blends: int = 300
     """Of measured materials, two and two."""
-    fit_iterations: int = 3000
-    """For the network of a material."""
+    fit_iterations: int = 7000
+    """For the networks of all materials, together."""
     size: str = "cpu"
-    """cpu: a perceptron of 4 million parameters; small: a transformer of 14; paper: the published one of 86, schedule and sampler, for a GPU."""
+    """cpu: a perceptron of 5 million parameters; small: a transformer of 14; paper: the published one of 86, schedule and sampler, for a GPU."""
     text: str = "words"
     """How text is read: words knows some hundred words of materials; minilm, an optional package, understands others."""
     iterations: int = 20_000

@@ -69,10 +69,10 @@ class Conditions(nn.Module):
 class Residual(nn.Module):
     """A perceptron whose blocks add to what they are given, scaled and shifted by time and conditions."""
 
-    def __init__(self, config: DenoiserConfig) -> None:
+    def __init__(self, config: DenoiserConfig, numbers: int) -> None:
         super().__init__()
         width = config.width
-        self.inward, self.outward = nn.Linear(WEIGHTS, width), nn.Linear(width, WEIGHTS)
+        self.inward, self.outward = nn.Linear(numbers, width), nn.Linear(width, numbers)
         self.norms = nn.ModuleList(nn.LayerNorm(width, elementwise_affine=False) for _ in range(config.depth))
         self.modulations = nn.ModuleList(nn.Linear(width, 2 * width) for _ in range(config.depth))
         self.blocks = nn.ModuleList(
@@ -80,7 +80,7 @@ class Residual(nn.Module):
         )
 
     def forward(self, x: Tensor, time: Tensor, conditions: Tensor) -> Tensor:
-        """(B, 675), time (B, width), conditions (B, modalities, width) -> (B, 675)."""
+        """(B, numbers), time (B, width), conditions (B, modalities, width) -> (B, numbers)."""
         told = torch.nn.functional.silu(time + conditions.sum(1))
         h = self.inward(x)
         for norm, modulation, block in zip(self.norms, self.modulations, self.blocks, strict=True):
@@ -128,5 +128,6 @@ class Transformer(nn.Module):
         return torch.cat([layer(h[:, k]) for k, layer in enumerate(self.outward)], -1)
 
 
-def denoiser(config: DenoiserConfig) -> nn.Module:
-    return Residual(config) if config.kind == "residual" else Transformer(config)
+def denoiser(config: DenoiserConfig, numbers: int = WEIGHTS) -> nn.Module:
+    """For vectors of so many numbers; a transformer has all weights."""
+    return Residual(config, numbers) if config.kind == "residual" else Transformer(config)

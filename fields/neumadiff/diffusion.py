@@ -26,18 +26,11 @@ class Schedule:
         return len(self.left) - 1
 
     @classmethod
-    def cosine(cls, steps: int, shift: float = 1.0) -> Schedule:
-        """Ends in noise (Nichol and Dhariwal, 2021).
-
-        Args:
-            shift: times as much noise at every step. Vectors whose numbers hang together are seen through noise in which single numbers drown, and all is decided
-                before the usual schedule begins (Hoogeboom et al., simple diffusion, 2023).
-        """
+    def cosine(cls, steps: int) -> Schedule:
+        """Ends in noise (Nichol and Dhariwal, 2021)."""
         t = torch.arange(steps + 1).double() / steps
         left = torch.cos((t + 0.008) / 1.008 * math.pi / 2).square()
-        odds = (left / (1 - left)).clamp(min=1e-8) / shift**2
-        odds[0] = math.inf
-        return cls((1 / (1 + 1 / odds)).float())
+        return cls((left / left[0]).clamp(min=1e-8).float())
 
     @classmethod
     def linear(cls, steps: int) -> Schedule:

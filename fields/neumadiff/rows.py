@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from fields.errors import DataError
 from fields.io.atomic import read_tensors, write_tensors
 from fields.neumadiff.angles import Reflectance
 from fields.neumadiff.config import NeumadiffConfig
-from fields.neumadiff.fitting import fit
+from fields.neumadiff.fitting import Many, fit_together
 from fields.neumadiff.made_up import made_up
 from fields.neumadiff.nbrdf import read_metadata, read_networks
 from fields.neumadiff.network import WEIGHTS, Networks, permuted
@@ -101,13 +102,13 @@ def _words(found: Statistics, categories: list[str], names: list[tuple[str, ...]
 def of_made_up(count: int, iterations: int, seed: int, watch: Callable[[int, int], None]) -> Rows:
     """`count` made-up materials in six colour orders each."""
     known = made_up(count, seed)
-    networks = fit(known.materials, count, iterations=iterations, watch=watch)
+    networks = fit_together(known.materials, count, iterations=iterations, watch=watch)
     return in_all_colours(networks, known.categories, known.names, torch.arange(count)[:, None].expand(-1, 2))
 
 
 @dataclass
 class Blended:
-    """Materials, and mixtures of two of them: weight · first + (1 − weight) · second."""
+    """Mixtures of two materials each: weight · first + (1 − weight) · second."""
 
     materials: Reflectance
     pairs: Tensor
@@ -115,22 +116,27 @@ class Blended:
     weight: Tensor
     """(B,)."""
 
+    def __getitem__(self, which: Any) -> Blended:
+        """Some of them."""
+        return Blended(self.materials, self.pairs[which], self.weight[which])
+
     def __call__(self, angles: Tensor) -> Tensor:
-        known = self.materials(angles)
-        first, second = known[self.pairs[:, 0]], known[self.pairs[:, 1]]
-        return torch.cat([known, self.weight[:, None, None] * first + (1 - self.weight)[:, None, None] * second])
+        first, second = self.materials(angles)[self.pairs].unbind(1)
+        return torch.lerp(second, first, self.weight[:, None, None])
 
 
 def of_measured(
-    materials: Reflectance, categories: list[str], names: list[str], blends: int, iterations: int, seed: int, watch: Callable[[int, int], None]
+    materials: Many, categories: list[str], names: list[str], blends: int, iterations: int, seed: int, watch: Callable[[int, int], None]
 ) -> Rows:  # fmt: skip
     """Materials that were measured, and `blends` mixtures of any two of them with weights of 0.3 to 0.7, in six colour orders each."""
     count, rng = len(categories), np.random.default_rng(seed)
     pairs = torch.from_numpy(np.array([rng.choice(count, 2, replace=False) for _ in range(blends)]).reshape(-1, 2))
-    both = Blended(materials, pairs, torch.from_numpy(rng.uniform(0.3, 0.7, blends)).float())
-    networks = fit(both, count + blends, iterations=iterations, watch=watch)
-    mixed = [f"{categories[i]} {categories[j]}" if categories[i] != categories[j] else categories[i] for i, j in pairs]
     parents = torch.cat([torch.arange(count)[:, None].expand(-1, 2), pairs])
+    both = Blended(
+        materials, parents, torch.cat([torch.ones(count), torch.from_numpy(rng.uniform(0.3, 0.7, blends)).float()])
+    )
+    networks = fit_together(both, count + blends, iterations=iterations, watch=watch)
+    mixed = [f"{categories[i]} {categories[j]}" if categories[i] != categories[j] else categories[i] for i, j in pairs]
     rows = in_all_colours(networks, categories + mixed, [(n,) for n in names] + [()] * blends, parents)
     return replace(rows, scale="merl")
 

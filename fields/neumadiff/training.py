@@ -31,9 +31,8 @@ class MaterialTraining:
     def __init__(self, config: NeumadiffConfig, rows: Rows, seed: int) -> None:
         torch.manual_seed(seed)
         self.config, self.rows, self.seed = config, rows, seed
-        self.model = MaterialModel(config.size, sorted(set(rows.categories)), config.text, rows.dialect, rows.scale)
-        self.model.measure(rows.weights, rows.statistics)
-        self.vectors = self.model.whitened(rows.weights)
+        self.model = MaterialModel.of(rows, config.size, config.text)
+        self.vectors = self.model.whitening(rows.weights)
         kinds = torch.tensor([self.model.categories.index(category) for category in rows.categories])
         self.category = torch.nn.functional.one_hot(kinds, len(self.model.categories)).float()
         texts = sorted({caption for captions in rows.captions for caption in captions})

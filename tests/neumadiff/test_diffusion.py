@@ -9,6 +9,7 @@ from fields.neumadiff.diffusion import Schedule, ddim, guided
 from fields.neumadiff.model import MaterialModel
 from fields.neumadiff.network import WEIGHTS
 from fields.neumadiff.statistics import NAMES
+from fields.neumadiff.whitening import Whitening
 
 
 def exactly(points: torch.Tensor, schedule: Schedule):
@@ -93,7 +94,6 @@ def test_the_published_size():
     model = MaterialModel("paper", ["metal"])
     ours = sum(p.numel() for part in (model.conditions, model.time) for p in part.parameters())
     assert sum(p.numel() for p in model.parameters()) - ours == pytest.approx(86_293_248, rel=0.005)
-    assert model.whitened(torch.ones(2, WEIGHTS)).equal(torch.ones(2, WEIGHTS))
     with torch.no_grad():
         said = model(torch.randn(2, WEIGHTS), torch.tensor([1, 100]), {}, torch.zeros(2, 3, dtype=torch.bool))
     assert said.shape == (2, WEIGHTS) and said.isfinite().all()
@@ -109,14 +109,23 @@ def test_sizes_for_smaller_machines_draw(size):
     assert torch.equal(drawn.weights, again.weights)
 
 
-def test_whitening_and_back():
-    """Tolerance: rounding of float32 at weights of a few tens. What never varies comes back as it was."""
+@pytest.mark.parametrize("by", [Whitening.of_each, Whitening.by_directions])
+def test_whitening_and_back(by):
+    """Weights of a few directions and one that never varies come back as they were; tolerance: rounding of float32 at weights of a few tens."""
     torch.manual_seed(0)
-    weights = torch.randn(50, WEIGHTS) * torch.rand(WEIGHTS) * 10
+    weights = torch.randn(400, 12) @ torch.randn(12, WEIGHTS) + torch.randn(WEIGHTS)
     weights[:, 30:40] = 0.25
-    model = MaterialModel("cpu", ["metal"])
-    model.measure(weights, torch.randn(50, len(NAMES)))
-    white = model.whitened(weights)
-    assert_close(model.coloured(white), weights, atol=1e-4, rtol=1e-5)
-    assert_close(white[:, model.varies].std(0), torch.ones(int(model.varies.sum())), atol=1e-4, rtol=0)
-    assert not model.varies[30:40].any() and (white[:, 30:40] == 0).all()
+    whitening = by(weights)
+    white = whitening(weights)
+    assert_close(whitening.back(white), weights, atol=2e-4, rtol=1e-4)
+    assert_close(white[:, whitening.varies].std(0), torch.ones(int(whitening.varies.sum())), atol=5e-3, rtol=0)
+    assert whitening.width == (12 if by == Whitening.by_directions else WEIGHTS)
+
+
+def test_what_is_drawn_by_directions_stays_among_them():
+    """Whatever noise is turned into weights, it has none in directions that no material has."""
+    torch.manual_seed(0)
+    weights = torch.randn(400, 12) @ torch.randn(12, WEIGHTS)
+    whitening = Whitening.by_directions(weights)
+    drawn = whitening.back(100 * torch.randn(50, 12))
+    assert torch.linalg.matrix_rank(torch.cat([weights, drawn]).double(), rtol=1e-5) == 12
