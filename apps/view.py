@@ -1,4 +1,4 @@
-"""``fields view RUN``: look at a run, or at reassembled fragments, in a browser."""
+"""``fields view RUN``: look at a run, at reassembled fragments, or at materials, in a browser."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from tyro.conf import Positional
 
 if TYPE_CHECKING:
     from fields.apps.viewer.fragments import FragmentsViewer
+    from fields.apps.viewer.materials import MaterialsViewer
     from fields.apps.viewer.viewer import Viewer
 
 
 @dataclass
 class Options:
     run: Annotated[Path, Positional]
-    """Folder that `fields train` or `fields reassemble` wrote, or a .slim file."""
+    """Folder that `fields train`, `fields reassemble` or `fields brdf synthesize` wrote, a .slim file, or materials (.nbrdf.npz, .binary …)."""
     compare: Path | None = None
     """A second run, to see beside the first."""
     data: Path | None = None
@@ -38,9 +39,11 @@ class Options:
 
 
 def main(arguments: list[str]) -> int:
-    options = parse(arguments, Options, "fields view", "Shows a run, or reassembled fragments, in a browser.")
-    reassembled = (options.run / "poses.json").is_file()
-    viewer = fragments_viewer(options) if reassembled else run_viewer(options)
+    options = parse(
+        arguments, Options, "fields view", "Shows a run, reassembled fragments, or materials, in a browser."
+    )
+    other = other_viewer(options)
+    viewer = other or run_viewer(options)
     print(f"{viewer.url}  shows {options.run}; Ctrl-C ends it.", flush=True)
     if options.open:
         webbrowser.open(viewer.url)
@@ -48,7 +51,7 @@ def main(arguments: list[str]) -> int:
         threading.Event().wait()
     except KeyboardInterrupt:
         viewer.stop()
-        if not reassembled:
+        if other is None:
             print(f"\nNext: fields render {options.run}", file=sys.stderr)
     return 0
 
@@ -69,14 +72,22 @@ def run_viewer(options: Options) -> Viewer:
     )  # fmt: skip
 
 
-def fragments_viewer(options: Options) -> FragmentsViewer:
+def other_viewer(options: Options) -> FragmentsViewer | MaterialsViewer | None:
+    """Of what is no run of a field."""
     from fields.apps.viewer.fragments import FragmentsViewer
+    from fields.apps.viewer.materials import MaterialsViewer, is_materials
 
     from fields.errors import ConfigError
 
+    if (options.run / "poses.json").is_file():
+        what, viewer = "fragments", FragmentsViewer
+    elif is_materials(options.run):
+        what, viewer = "materials", MaterialsViewer
+    else:
+        return None
     if options.compare or options.data or options.fps:
-        raise ConfigError(f"{options.run} has fragments: --compare, --data and --fps are for runs of `fields train`.")
-    return FragmentsViewer(options.run, options.host, options.port)
+        raise ConfigError(f"{options.run} has {what}: --compare, --data and --fps are for runs of `fields train`.")
+    return viewer(options.run, options.host, options.port)
 
 
 def subject_of(run: Path, device: str):

@@ -55,9 +55,15 @@ def write_glb(path: Path, mesh: Mesh, facts: dict[str, str]) -> None:
     The colours are light that leaves the surface, so the material is unlit. glTF wants vertex colours linear: in 16 bits,
     because 8 would leave dark tones in steps. A texture is sRGB.
     """
+    data = glb_of(mesh, facts)
+    write_atomically(path, lambda file: file.write_bytes(data))
+
+
+def glb_of(mesh: Mesh, facts: dict[str, str]) -> bytes:
+    """What `write_glb` writes."""
     glb = _Glb(facts)
     glb.tree |= {"scenes": [{"nodes": [0]}], "nodes": [{"mesh": glb.mesh(mesh)}]}
-    write_atomically(path, lambda file: file.write_bytes(glb.bytes()))
+    return glb.bytes()
 
 
 def write_animated_glb(
