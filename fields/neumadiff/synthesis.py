@@ -23,8 +23,8 @@ from fields.neumadiff.network import Networks
 from fields.neumadiff.statistics import Statistics, classes, statistics
 from fields.neumadiff.words import CATEGORIES, GREY, HUES, hue_off, lab, words_in
 
-_HUE = 30.0
-"""Degrees by which a colour may be off."""
+_HUE, _CHROMA = 22.0, 20.0
+"""Degrees by which a colour may be off, and how far from grey it must be: what people still call by its name."""
 _AT_ONCE, _MOST_TRIES = 64, 1024
 """Materials drawn at a time, and before giving up."""
 
@@ -65,7 +65,7 @@ def _of_class(name: str) -> Check:
 def _coloured(wanted: float) -> Check:
     def check(found: Statistics, scale: str) -> Tensor:
         hue, chroma = found.hue()
-        return (hue_off(hue, wanted) < _HUE) & (chroma > GREY)
+        return (hue_off(hue, wanted) < _HUE) & (chroma > _CHROMA)
 
     return check
 

@@ -71,8 +71,10 @@ class MaterialTraining:
         return {"loss": loss.detach()}
 
     def finish(self, watch: Callable[[int, int], None] = lambda done, total: None) -> None:
-        """The model is the mean of what it was."""
+        """The model is the mean of what it was, and is kept in half precision."""
         self.model.load_state_dict(self.average)
+        for parameter in self.model.parameters():
+            parameter.data = parameter.data.half()
 
     def state(self) -> tuple[dict[str, Tensor], dict]:
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
