@@ -40,7 +40,7 @@ class SynthesizeOptions:
     """Folder. Default: materials/TEXT."""
     seed: int = 0
     """Of the noise that they are drawn from."""
-    guidance: float = 1.5
+    guidance: float = 1.0
     """How much what is asked for is exaggerated; 0: not."""
     check: bool = True
     """Leave out what is not what the text says."""

@@ -92,7 +92,7 @@ class MaterialModel(nn.Module):
 
     @torch.no_grad()
     def draw(
-        self, count: int, wanted: dict[str, Tensor] | None = None, *, guidance: float = 1.5, steps: int = 50, generator: torch.Generator | None = None
+        self, count: int, wanted: dict[str, Tensor] | None = None, *, guidance: float = 1.0, steps: int = 50, generator: torch.Generator | None = None
     ) -> Networks:  # fmt: skip
         """New materials.
 

@@ -120,7 +120,7 @@ def sound(networks: Networks, found: Statistics) -> Tensor:
 
 def synthesize(
     text: str = "", count: int = 1, model: MaterialModel | None = None, *, category: str | None = None, like: Statistics | None = None,
-    seed: int = 0, guidance: float = 1.5, check: bool = True,
+    seed: int = 0, guidance: float = 1.0, check: bool = True,
 ) -> Synthesis:  # fmt: skip
     """Draws `count` new materials.
 
