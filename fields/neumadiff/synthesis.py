@@ -23,8 +23,8 @@ from fields.neumadiff.network import Networks
 from fields.neumadiff.statistics import Statistics, classes, statistics
 from fields.neumadiff.words import CATEGORIES, GREY, HUES, hue_off, lab, words_in
 
-_HUE, _CHROMA = 22.0, 20.0
-"""Degrees by which a colour may be off, and how far from grey it must be: what people still call by its name."""
+_HUE, _BETWEEN, _CHROMA = 22.0, 4.0, 20.0
+"""Degrees by which a colour may be off, and be nearer to another that has a name; and how far from grey it must be: what people still call by its name."""
 _AT_ONCE, _MOST_TRIES = 64, 1024
 """Materials drawn at a time, and before giving up."""
 
@@ -65,9 +65,15 @@ def _of_class(name: str) -> Check:
 def _coloured(wanted: float) -> Check:
     def check(found: Statistics, scale: str) -> Tensor:
         hue, chroma = found.hue()
-        return (hue_off(hue, wanted) < _HUE) & (chroma > _CHROMA)
+        off, nearest = hue_off(hue, wanted), torch.stack([hue_off(hue, other) for other in HUES.values()]).amin(0)
+        return (off < _HUE) & (off <= nearest + _BETWEEN) & (chroma > _CHROMA)
 
     return check
+
+
+def _metal(wanted: float) -> Check:
+    """Metals by name have pale colours of their own."""
+    return lambda found, scale: (hue_off(found.hue()[0], wanted) < _HUE) & classes(found, scale)["metallic"]
 
 
 def _plastic(found: Statistics, scale: str) -> Tensor:
@@ -89,7 +95,7 @@ _CHECKS: dict[str, Check] = {
     "dark": lambda found, scale: lab(found.albedo)[:, 0] < 50,
     "light": lambda found, scale: lab(found.albedo)[:, 0] > 50,
     "brown": lambda found, scale: (hue_off(found.hue()[0], 65) < 35) & (lab(found.albedo)[:, 0] < 62),
-    "gold": _coloured(82), "copper": _coloured(55), "brass": _coloured(90), "bronze": _coloured(78),
+    "gold": _metal(82), "copper": _metal(55), "brass": _metal(90), "bronze": _metal(78),
     "metal": _of_class("metallic"),
     "mirror": lambda found, scale: (found.half_width < 0.8) & _of_class("metallic")(found, scale),
     "plastic": _plastic,
