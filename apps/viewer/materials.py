@@ -152,7 +152,7 @@ class MaterialsViewer:
             found = statistics(material.reflectance)
             white = SCALES["physical"] / SCALES[material.scale]
             colour, degrees = colour_of(white * found.albedo[0]), float(found.half_width[0])
-            looks = ", ".join(filter(None, (colour.shade, colour.name, gloss_of(degrees))))
+            looks = f"{gloss_of(degrees)}, {colour.shade} {colour.name}".replace(",  ", ", ")
             self.title.content = f"### {_plain(material.name[:60])}\n{looks} · highlight {degrees:.1f}°"
         self.redraw()
 
