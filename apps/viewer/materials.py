@@ -207,10 +207,10 @@ class MaterialsViewer:
             if len(sent.content) > _LARGEST:
                 raise DataError(f"{name}: larger than {_LARGEST >> 20} MB.")
             file = Path(folder, name)
-            file.write_bytes(sent.content)
             try:
+                file.write_bytes(sent.content)
                 into[name] = read(file)
-            except FieldsError as error:
+            except (FieldsError, OSError, ValueError) as error:  # the last two of names that no file can have
                 raise DataError(str(error).replace(f"{folder}/", "")) from None
             choice.options = tuple(dict.fromkeys((*choice.options, name)))
             choice.value, self.message.content = name, ""
