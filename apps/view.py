@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 @dataclass
 class Options:
     run: Annotated[Path, Positional]
-    """Folder that `fields train`, `fields reassemble` or `fields brdf synthesize` wrote, a .slim file, or materials (.nbrdf.npz, .binary …)."""
+    """Folder that `fields train`, `fields reassemble` or `fields brdf synthesize` wrote, a .slim file, a file of materials
+    (.nbrdf.npz, .binary …), or `neumadiff`: the model of materials that comes with the package."""
     compare: Path | None = None
     """A second run, to see beside the first."""
     data: Path | None = None
@@ -79,15 +80,16 @@ def other_viewer(options: Options) -> FragmentsViewer | MaterialsViewer | None:
 
     from fields.errors import ConfigError
 
-    if (options.run / "poses.json").is_file():
-        what, viewer = "fragments", FragmentsViewer
-    elif is_materials(options.run):
-        what, viewer = "materials", MaterialsViewer
-    else:
+    shipped = options.run == Path("neumadiff") and not options.run.exists()
+    fragments = (options.run / "poses.json").is_file()
+    if not (fragments or shipped or is_materials(options.run)):
         return None
     if options.compare or options.data or options.fps:
-        raise ConfigError(f"{options.run} has {what}: --compare, --data and --fps are for runs of `fields train`.")
-    return viewer(options.run, options.host, options.port)
+        what = "fragments" if fragments else "materials"
+        raise ConfigError(f"{options.run} has {what}: --compare, --data and --fps are for runs of a field.")
+    if fragments:
+        return FragmentsViewer(options.run, options.host, options.port)
+    return MaterialsViewer(None if shipped else options.run, options.host, options.port)
 
 
 def subject_of(run: Path, device: str):

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import imageio.v3 as iio
 import matplotlib
@@ -91,6 +92,27 @@ def fragments(folder: Path) -> None:
         shot(page, "viewer-fragments")
 
 
+def materials() -> None:
+    """Of materials made up, and fitted."""
+    from fields.neumadiff.fitting import fit
+    from fields.neumadiff.made_up import made_up
+    from fields.neumadiff.nbrdf import write_networks
+
+    of = made_up(8, 3)
+    networks = fit(of.materials, 8, begin="spread", iterations=600)
+    names = [" ".join((*own, kind)) for own, kind in zip(of.names, of.categories, strict=True)]
+    with TemporaryDirectory() as folder:
+        write_networks(Path(folder, "materials.nbrdf.npz"), networks, names, {"scale": "physical"})
+        with window(Path(folder, "materials.nbrdf.npz")) as page:
+            page.wait_for_timeout(10_000)
+            page.mouse.click(190, 190)  # one of gold
+            page.get_by_text("Keep", exact=True).click()
+            choose(page, "Shape", "knob")
+            page.wait_for_timeout(15_000)
+            # Soft shades need more than the 200 colours of the other pictures.
+            Image.open(io.BytesIO(page.screenshot())).convert("RGB").save(DOCS / "viewer-materials.png", optimize=True)
+
+
 @contextmanager
 def window(shown: Path) -> Iterator:
     """A page of Chromium with the viewer in it."""
@@ -133,3 +155,4 @@ if __name__ == "__main__":
     for make in (held_out, example, viewer):
         make(run)
     fragments(reassembled)
+    materials()

@@ -8,5 +8,5 @@ viewer.py     the controls that every run has
 journey.py    camera paths: key frames, preview, films
 panels.py     tabs of what only some runs have; of light (light.py) and of joints (joints.py)
 fragments.py  no field: fragments of a broken object as meshes, which viser draws itself
-materials.py  no field: materials, and a model that draws them; wall.py has what is seen of them
+materials.py  no field: materials, what is seen of them (wall.py), and a model that draws more (drawing.py)
 """

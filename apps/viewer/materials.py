@@ -7,11 +7,11 @@ and a material is lit once, on a sphere, where every shape looks up what it show
 from __future__ import annotations
 
 import math
+import re
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -19,41 +19,33 @@ from typing import Any, cast
 import numpy as np
 import torch
 import viser
+from fields.apps.viewer.drawing import Drawing
 from fields.apps.viewer.serving import Server
-from fields.apps.viewer.session import pose_of
 from fields.apps.viewer.stage import Stage
-from fields.apps.viewer.wall import BACKDROP, TILE, Look, Material, Wall, on_mesh
+from fields.apps.viewer.wall import BACKDROP, Look, Material, Window
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from fields.errors import DataError, FieldsError
 from fields.garf.reading import load_mesh
 from fields.geometry.shapes import Mesh, unit
-from fields.io.hdr import decode_srgb
 from fields.io.run import load_config
-from fields.io.shapes import glb_of
 from fields.neumadiff.files import read_materials, scale_of
 from fields.neumadiff.model import MaterialModel
 from fields.neumadiff.nbrdf import SUFFIXES, write_networks
 from fields.neumadiff.network import Networks
 from fields.neumadiff.preview import Light, LitSpheres, light_of, preview, shape_normals, studio
-from fields.neumadiff.principled import Principled
-from fields.neumadiff.statistics import SCALES, Statistics, statistics
-from fields.neumadiff.synthesis import as_plain, load_model, synthesize
+from fields.neumadiff.statistics import SCALES, statistics
+from fields.neumadiff.synthesis import as_plain, load_model
 from fields.neumadiff.words import colour_of, gloss_of
 from fields.relighting.environment import STUDIOS, Environment
 
 _MOST, _AT_ONCE = 64, 8
 """Materials shown, and lit at a time."""
-_LARGE, _ROWS = 512, 384
-"""Pixels of the large picture, and rows of the lit sphere where it looks them up."""
-_REST = 0.2
-"""Seconds without a new camera after which it rests."""
+_TILE, _LARGE, _ROWS = 128, 512, 384
+"""Pixels of small pictures and of the large one, and rows of the lit sphere where it looks them up."""
 _LARGEST, _MOST_FACES = 64 << 20, 400_000
 """Of what a browser may send: bytes, and triangles."""
-_ANYTHING, _CHOSEN, _SET = "anything", "the large one", "what is set here"
-_HALF = math.sqrt(math.sqrt(2) - 1)
-"""Sine of the half vector, in widths of a lobe of `Principled`, at which it has half its height."""
 
 
 def is_materials(path: Path) -> bool:
@@ -68,7 +60,8 @@ class MaterialsViewer:
     """Serves materials, until `stop`, to any number of browsers, which share all but their cameras.
 
     Args:
-        path: a file of materials, a folder with one, or a run folder of `fields train neumadiff`, whose model then draws.
+        path: a file of materials, a folder with one, or a run folder of `fields train neumadiff`; if None, the model that comes with the package
+            draws, and nothing is there before.
         port: if it is taken, the next that is free.
 
     Raises:
@@ -76,7 +69,7 @@ class MaterialsViewer:
         ConfigError: no address to listen on.
     """
 
-    path: Path
+    path: Path | None
     host: str = "127.0.0.1"
     port: int = 7007
     stage: Stage = field(default_factory=Stage)
@@ -84,18 +77,17 @@ class MaterialsViewer:
     left: bool = False
 
     def __post_init__(self) -> None:
-        self.model: MaterialModel | None = None
+        model: MaterialModel | FieldsError
         self.materials: list[Material] = []
-        self.no_model, folder = "", Path("materials")
-        if (self.path / "config.json").is_file():
-            self.model = load_model(self.path)
+        if self.path is None or (self.path / "config.json").is_file():
+            folder, model = Path("materials"), load_model(self.path)
         else:
             file = self.path / "materials.nbrdf.npz" if self.path.is_dir() else self.path
             folder, self.materials = file.parent, _of_file(file)
             try:
-                self.model = load_model()
+                model = load_model()
             except FieldsError as error:
-                self.no_model = f"No model to draw with: {_line(error)}"
+                model = error
         names = (f"chosen-{k}" if k else "chosen" for k in range(10_000))
         self.out = next(out for name in names if not (out := folder / f"{name}.nbrdf.npz").exists())
         self.chosen = self.materials[0] if self.materials else None
@@ -103,8 +95,9 @@ class MaterialsViewer:
         self.lights: dict[str, Light] = {"studio": studio, "sunset": light_of(STUDIOS["sunset"]())}
         self.meshes: dict[str, Mesh] = {}
         self.busy = threading.Lock()
-        self.server = Server(self.path.resolve().name, self.host, self.port)
-        self._lay_out()
+        name = "materials" if self.path is None else self.path.resolve().name
+        self.server = Server(name, self.host, self.port)
+        self._lay_out(model)
         self.choose(self.chosen)
         self.stage.enter(self)
         self.server.on_client_connect(self._connected)
@@ -122,7 +115,7 @@ class MaterialsViewer:
 
     # ------------------------------------------------------------------------------------ controls
 
-    def _lay_out(self) -> None:
+    def _lay_out(self, model: MaterialModel | FieldsError) -> None:
         gui, scene, start = self.server.gui, self.server.scene, self.server.initial_camera
         scene.set_up_direction("+y")
         start.position, start.look_at, start.fov = (0.0, 0.8, 5.0), (0.0, 0.0, 0.0), math.radians(35)
@@ -138,31 +131,17 @@ class MaterialsViewer:
             light = gui.add_upload_button("A map (.hdr, .exr)", mime_type=".hdr,.exr")
             self.exposure = gui.add_slider("Exposure, EV", -5.0, 5.0, 0.1, 0.0)
         with tabs.add_tab("Draw", viser.Icon.SPARKLES):
-            if self.model is None:
-                gui.add_markdown(self.no_model)
+            self.drawing = Drawing(gui, model) if isinstance(model, MaterialModel) else None
+            if self.drawing is None:
+                gui.add_markdown(f"No model to draw with: {_plain(model)}")
             else:
-                self._lay_out_drawing()
+                self.drawing.button.on_click(lambda _: self.draw())
         self.keep.on_update(lambda _: self._keep())
         save.on_click(lambda _: self.save())
         for control in (self.shape, self.light, self.exposure):
             control.on_update(lambda _: self.redraw())  # type: ignore[attr-defined]
         mesh.on_upload(lambda _: self.take(mesh.value, self.meshes, self.shape, _placed))
         light.on_upload(lambda _: self.take(light.value, self.lights, self.light, _light_in))
-
-    def _lay_out_drawing(self) -> None:
-        gui = self.server.gui
-        self.text = gui.add_text("Text", "", hint="As 'rough dark rubber'. Anything, where it is empty.")
-        self.like = gui.add_dropdown("Like", (_ANYTHING, _CHOSEN, _SET), hint="Whose statistics they should have.")
-        with gui.add_folder("Set here"):
-            self.colour = gui.add_rgb("Colour", (190, 60, 40), hint="Of the albedo.")
-            self.width = gui.add_slider("Highlight, °", 0.5, 30.0, 0.5, 6.0, hint="Its half width.")
-            self.metal = gui.add_checkbox("Metal", False, hint="All of the albedo is highlight.")
-        self.count = gui.add_slider("How many", 1, 16, 1, 4)
-        self.guidance = gui.add_slider("Guidance", 0.0, 5.0, 0.1, 1.5, hint="Exaggerates what is asked for.")
-        self.seed = gui.add_number("Seed", 0, min=0, step=1)
-        gui.add_button("Draw", icon=viser.Icon.SPARKLES).on_click(lambda _: self.draw())
-        for control in (self.colour, self.width, self.metal):
-            control.on_update(lambda _: setattr(self.like, "value", _SET))  # type: ignore[attr-defined]
 
     def choose(self, material: Material | None) -> None:
         """It is shown large."""
@@ -173,8 +152,8 @@ class MaterialsViewer:
             found = statistics(material.reflectance)
             white = SCALES["physical"] / SCALES[material.scale]
             colour, degrees = colour_of(white * found.albedo[0]), float(found.half_width[0])
-            looks = ", ".join(filter(None, (colour.shade, colour.name, gloss_of(degrees))))
-            self.title.content = f"### {material.name}\n{looks} · highlight {degrees:.1f}°"
+            looks = f"{gloss_of(degrees)}, {colour.shade} {colour.name}".replace(",  ", ", ")
+            self.title.content = f"### {_plain(material.name[:60])}\n{looks} · highlight {degrees:.1f}°"
         self.redraw()
 
     def _keep(self) -> None:
@@ -190,34 +169,17 @@ class MaterialsViewer:
             try:
                 yield
             except (FieldsError, OSError) as error:
-                self.message.content = _line(error)
+                self.message.content = _plain(error)
 
     def draw(self) -> None:
         """New materials: where there is no room for all, they take that of the oldest which are not kept."""
         with self._one_thing("Drawing …"):
-            text, count, seed = self.text.value.strip(), int(self.count.value), int(self.seed.value)
-            found = synthesize(text, count, self.model, like=self._wanted(), seed=seed, guidance=self.guidance.value)
-            assert self.model is not None
-            drawn = [
-                Material(f"{text or 'material'} {seed}.{k}", found.networks[k], self.model.scale) for k in range(count)
-            ]
+            assert self.drawing is not None
+            drawn, tried = self.drawing.draw(self.chosen)
             kept, others = ([m for m in self.materials if m.kept is wanted] for wanted in (True, False))
             self.materials = [*kept, *drawn, *others][:_MOST]
-            self.seed.value = seed + 1  # whoever draws again wants others
-            self.message.content = f"{count} of {found.drawn} that were drawn."
+            self.message.content = f"{len(drawn)} of {tried} that were drawn."
             self.choose(drawn[0])
-
-    def _wanted(self) -> Statistics | None:
-        """Those of the large one; or of an analytic material that is as it is set, so that they agree with each other."""
-        assert self.model is not None
-        if self.like.value == _CHOSEN and self.chosen is not None:
-            of, scale = self.chosen.reflectance, self.chosen.scale
-        elif self.like.value == _SET:
-            of, scale = _as_set(self.colour.value, self.width.value, self.metal.value), "physical"
-        else:
-            return None
-        times = SCALES[self.model.scale] / SCALES[scale]
-        return statistics(lambda angles: times * of(angles))
 
     def save(self) -> None:
         """All networks that are kept, to one file: the same each time, and not there before the first."""
@@ -236,19 +198,19 @@ class MaterialsViewer:
             facts = {"scale": kept[0].scale, "statistics": [as_plain(found, k) for k in range(len(kept))]}
             self.out.parent.mkdir(parents=True, exist_ok=True)
             write_networks(self.out, together, [m.name for m in kept], facts)
-            self.message.content = f"Saved {len(kept)} to {self.out}."
+            self.message.content = f"Saved {len(kept)} to {_plain(self.out)}."
 
     def take(self, sent: Any, into: dict[str, Any], choice: Any, read: Callable[[Path], Any]) -> None:
         """A file from a browser: by its last name only, through a folder of its own."""
         name = Path(sent.name.replace("\\", "/")).name
-        with self._one_thing(f"Reading {name} …"), TemporaryDirectory() as folder:
+        with self._one_thing(f"Reading {_plain(name)} …"), TemporaryDirectory() as folder:
             if len(sent.content) > _LARGEST:
                 raise DataError(f"{name}: larger than {_LARGEST >> 20} MB.")
             file = Path(folder, name)
-            file.write_bytes(sent.content)
             try:
+                file.write_bytes(sent.content)
                 into[name] = read(file)
-            except FieldsError as error:
+            except (FieldsError, OSError, ValueError) as error:  # the last two of names that no file can have
                 raise DataError(str(error).replace(f"{folder}/", "")) from None
             choice.options = tuple(dict.fromkeys((*choice.options, name)))
             choice.value, self.message.content = name, ""
@@ -292,7 +254,7 @@ class MaterialsViewer:
         elif some:
             times = SCALES[some[0].scale]
             pictures = preview(
-                lambda angles: torch.cat([m.reflectance(angles) for m in some]), size=TILE, light=look[0],
+                lambda angles: torch.cat([m.reflectance(angles) for m in some]), size=_TILE, light=look[0],
                 shape=look[1], backdrop=BACKDROP * times,
             )  # fmt: skip
             for material, picture in zip(some, pictures / times, strict=True):
@@ -322,48 +284,6 @@ class MaterialsViewer:
             self.choose(self.materials[at])
 
 
-class Window:
-    """What one browser is shown."""
-
-    def __init__(self, viewer: MaterialsViewer, client: viser.ClientHandle) -> None:
-        self.viewer, self.client, self.left = viewer, client, False
-        self.wall, self.size = Wall(0, 0, 0), (0, 0)
-        self.shown: viser.GlbHandle | None = None
-        self.rests = 0.0
-        self.redraw()
-        client.camera.on_update(self._look)
-
-    def redraw(self) -> None:
-        self.stale = self.turned = True
-
-    async def _look(self, camera: viser.CameraHandle) -> None:
-        self.rests, self.turned = time.monotonic() + _REST, True
-        self.stale = self.stale or self.size != (camera.image_width, camera.image_height)
-
-    def urgency(self) -> int:
-        return 2 if self.stale or (self.turned and time.monotonic() > self.rests) else 0
-
-    def act(self) -> None:
-        viewer, camera = self.viewer, self.client.camera
-        large, chosen, mesh, stops = viewer.large(), viewer.chosen, viewer.mesh, viewer.exposure.value
-        if self.stale:
-            self.stale, self.size = False, (camera.image_width, camera.image_height)
-            self.wall = Wall(len(viewer.materials), *self.size)
-            rough = chosen.tile[1] if chosen is not None and chosen.tile is not None else None
-            picture = None if mesh is not None else rough if large is None else large[1]
-            image = self.wall.picture(viewer.materials, chosen, picture, stops)
-            self.client.scene.set_background_image(image, format="jpeg", jpeg_quality=92)
-        else:
-            self.turned = False
-            if mesh is not None and large is not None and chosen is not None:
-                colours = on_mesh(mesh, large[0], chosen.scale, pose_of(camera), stops)
-                self.shown = self.client.scene.add_glb("/mesh", glb_of(replace(mesh, colours=colours), {}))
-            elif mesh is None and self.shown is not None:
-                self.shown.remove()
-                self.shown = None
-        self.client.flush()
-
-
 def _of_file(path: Path) -> list[Material]:
     """The first of a file's materials."""
     found, names = read_materials(path)
@@ -389,14 +309,6 @@ def _light_in(path: Path) -> Light:
     return light_of(Environment.load(path))
 
 
-def _as_set(colour: tuple[int, int, int], degrees: float, metal: bool) -> Principled:
-    """A material of one lobe that has this albedo, sRGB, about, and a highlight of this half width."""
-    albedo = decode_srgb(torch.tensor([colour]) / 255)
-    nothing, width = torch.zeros_like(albedo), math.sin(math.radians(degrees)) / _HALF
-    lobe = albedo if metal else torch.full_like(albedo, 0.04)
-    base = nothing if metal else albedo
-    return Principled(base, torch.tensor([0.5]), torch.stack([lobe, nothing], 1), torch.full((1, 2), width), nothing)
-
-
-def _line(error: Exception) -> str:
-    return str(error).replace("\n", " ")
+def _plain(text: object) -> str:
+    """One line that a browser shows as it is: what files say is no Markdown, and no HTML."""
+    return re.sub(r"([^\w\s.,:;/°–…'\"()-])", r"\\\1", " ".join(str(text).split())[:300])
