@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from fields.apps.common import Progress, parse
+from fields.apps.common import Progress, parse, subcommand
 from tyro.conf import Positional
 
 if TYPE_CHECKING:
@@ -99,14 +99,11 @@ class ConvertOptions:
 
 
 def main(arguments: list[str]) -> int:
+    usage = "\n".join(
+        ["usage: fields brdf COMMAND …", "", *(f"  {name:<11} {what}" for name, what in _COMMANDS.items())]
+    )
     commands = {"synthesize": _synthesize, "fit": _fit, "render": _render, "evaluate": _evaluate, "convert": _convert}
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print("\n".join(["usage: fields brdf COMMAND …", "", *(f"  {name:<11} {what}" for name, what in _COMMANDS.items())]))  # fmt: skip
-        return 0 if arguments else 2
-    if arguments[0] not in commands:
-        print(f"error: fields brdf has no {arguments[0]!r}; it has: {', '.join(commands)}.", file=sys.stderr)
-        return 2
-    return commands[arguments[0]](arguments[1:])
+    return subcommand(arguments, "fields brdf", usage, commands)
 
 
 def _synthesize(arguments: list[str]) -> int:

@@ -21,6 +21,19 @@ def parse(arguments: Sequence[str], into: type[T], prog: str, description: str, 
     return tyro.cli(into, args=list(arguments), prog=prog, description=description, **extra)
 
 
+def subcommand(
+    arguments: Sequence[str], prog: str, usage: str, commands: Mapping[str, Callable[[list[str]], int]]
+) -> int:
+    """Runs the command that the first argument names; says what there is where it names none."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage)
+        return 0 if arguments else 2
+    if arguments[0] not in commands:
+        print(f"error: {prog} has no {arguments[0]!r}; it has: {', '.join(commands)}.", file=sys.stderr)
+        return 2
+    return commands[arguments[0]](list(arguments[1:]))
+
+
 def choose_device(name: str):
     """ "auto" is the GPU where torch sees one that kernels can be compiled for, else the CPU. Raises DeviceError for a
     device this machine does not have."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from fields.apps.common import Progress, parse
+from fields.apps.common import Progress, parse, subcommand
 from tyro.conf import Positional
 
 
@@ -34,19 +33,13 @@ class CamerasOptions:
 
 
 def main(arguments: list[str]) -> int:
-    commands = {"check": _check, "cameras": _cameras}
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(
-            "usage: fields data check DIR [--out DIR]\n\n"
-            "Poses, coverage, bounds with a picture, blur, masks; what is wrong and how to fix it.\n\n"
-            "       fields data cameras PICTURES --out DIR [--masks DIR] [--every N] [--longest N]\n\n"
-            "A scene of pictures, or of a video, that come without cameras: COLMAP finds them."
-        )
-        return 0 if arguments else 2
-    if arguments[0] not in commands:
-        print(f"error: fields data has no {arguments[0]!r}; it has: {', '.join(commands)}.", file=sys.stderr)
-        return 2
-    return commands[arguments[0]](arguments[1:])
+    usage = (
+        "usage: fields data check DIR [--out DIR]\n\n"
+        "Poses, coverage, bounds with a picture, blur, masks; what is wrong and how to fix it.\n\n"
+        "       fields data cameras PICTURES --out DIR [--masks DIR] [--every N] [--longest N]\n\n"
+        "A scene of pictures, or of a video, that come without cameras: COLMAP finds them."
+    )
+    return subcommand(arguments, "fields data", usage, {"check": _check, "cameras": _cameras})
 
 
 def _check(arguments: list[str]) -> int:

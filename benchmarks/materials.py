@@ -33,7 +33,7 @@ from fields.neumadiff.metrics import (
     reflectance_distances,
     spacing,
 )
-from fields.neumadiff.network import DIALECTS, Networks, permuted
+from fields.neumadiff.network import DIALECTS, ORDERS, Networks, permuted
 from fields.neumadiff.preview import preview
 from fields.relighting.develop import develop
 
@@ -180,10 +180,8 @@ def published_rows() -> tuple[Networks, Tensor]:
     path = Path(os.environ["FIELDS_DATA"]) / "brdf" / "nbrdf_weights.npz"
     with np.load(path, allow_pickle=False) as file:
         weights = torch.from_numpy(file["weights"][file["source"] == "merl"])
-    orders = torch.cartesian_prod(*[torch.arange(3)] * 3)
-    orders = [order.tolist() for order in orders if len(order.unique()) == 3]
-    rows = torch.cat([permuted(weights, order) for order in orders])
-    return Networks(rows, DIALECTS["sztrajman"]), torch.arange(len(weights)).repeat(len(orders))[:, None]
+    rows = torch.cat([permuted(weights, order) for order in ORDERS])
+    return Networks(rows, DIALECTS["sztrajman"]), torch.arange(len(weights)).repeat(len(ORDERS))[:, None]
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ class Drawing:
             self.width = gui.add_slider("Highlight, °", 0.5, 30.0, 0.5, 6.0, hint="Its half width.")
             self.metal = gui.add_checkbox("Metal", False, hint="All of the albedo is highlight.")
         self.count = gui.add_slider("How many", 1, 16, 1, 4)
-        self.guidance = gui.add_slider("Guidance", 0.0, 5.0, 0.1, 1.5, hint="Exaggerates what is asked for.")
+        self.guidance = gui.add_slider("Guidance", 0.0, 5.0, 0.1, 1.0, hint="Exaggerates what is asked for.")
         self.seed = gui.add_number("Seed", 0, min=0, step=1)
         self.button = gui.add_button("Draw", icon=viser.Icon.SPARKLES)
         for control in (self.colour, self.width, self.metal):

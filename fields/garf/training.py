@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import roma
 import torch
@@ -22,6 +21,7 @@ from fields.garf.model import Garf
 from fields.garf.objects import prepare
 from fields.garf.presentation import Remembered, presented
 from fields.garf.reassembly import load_model
+from fields.training.state import load_optimiser, packed, unpacked
 
 _AVERAGED = 0.9995
 """Of the flow's weights, from one iteration to the next."""
@@ -137,30 +137,19 @@ class GarfTraining:
     # --------------------------------------------------------------------------------------- state
 
     def state(self) -> tuple[dict[str, Tensor], dict]:
-        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        tensors |= {f"average.{k}": v for k, v in getattr(self, "average", {}).items()}
-        for number, moments in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{number}.{k}": v for k, v in moments.items()}
-        return tensors, {}
+        return packed(self.model, getattr(self, "average", {}), self.optimiser), {}
 
     @classmethod
     def resume(
         cls, config: GarfConfig, clouds: list[Path], seed: int, tensors: dict[str, Tensor], plain: dict
     ) -> GarfTraining:
         training = cls(config, clouds, seed)
-        parts: dict[str, Any] = {"model": {}, "average": {}, "optimiser": {}}
-        for name, value in tensors.items():
-            part, _, rest = name.partition(".")
-            parts[part][rest] = value
-        training.model.load_state_dict(parts["model"])
-        if parts["average"]:
+        model, average, optimiser = unpacked(tensors)
+        training.model.load_state_dict(model)
+        if average:
             training._begin_flow()
-            training.average = parts["average"]
-        state = training.optimiser.state_dict()
-        for name, value in parts["optimiser"].items():
-            number, _, moment = name.partition(".")
-            state["state"].setdefault(int(number), {})[moment] = value
-        training.optimiser.load_state_dict(state)
+            training.average = average
+        load_optimiser(training.optimiser, optimiser)
         return training
 
 

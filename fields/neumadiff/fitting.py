@@ -25,8 +25,6 @@ STARTS = {"close": (0.0, 0.02), "spread": (-0.05, 0.05)}
 ones fit more closely, for storage."""
 _RATE, _LAST_RATE = 5e-3, 1e-4
 _SAMPLES = 256
-_AT_ONCE = 200
-"""Materials fitted at a time: what they need stays in cache."""
 HIDDEN, OUTPUT = 32, 12
 """Vectors that hidden layers, and a channel's part of the last one, are made of when fitted together."""
 _SEEN = 400
@@ -94,18 +92,13 @@ def fit(
         begin: see `STARTS`.
         watch: told how much is done, and of how much.
     """
-    found = []
-    for first in range(0, count, _AT_ONCE):
-        which = slice(first, min(first + _AT_ONCE, count))
-
-        def some(angles: Tensor, which: slice = which) -> Tensor:
-            return materials(angles)[which]
-
-        def told(done: int, first: int = first, which: slice = which) -> None:
-            watch(first * iterations + (which.stop - first) * done, count * iterations)
-
-        found.append(_fitted(some, which.stop - first, dialect, begin, iterations, seed, told))
-    return Networks(torch.cat(found), dialect)
+    weights = _descended(materials, count, dialect, begin, iterations, seed, _RATE, watch)
+    angles = spread_angles(4096, torch.Generator().manual_seed(seed))
+    black = logarithm(materials(angles), cosines(angles)[0]).mean((-2, -1))
+    dead = errors(Networks(weights, dialect), materials, angles) > _DEAD * black
+    if dead.any():
+        weights[dead] = _descended(lambda a: materials(a)[dead], int(dead.sum()), dialect, begin, iterations, seed, _RATE / 5, watch)  # fmt: skip
+    return Networks(weights, dialect)
 
 
 class Many(Protocol):
@@ -177,21 +170,8 @@ def _off(networks: Networks, materials: Reflectance, angles: Tensor) -> Tensor:
     return (logarithm(reflected, cosine) - wanted).abs().mean((1, 2))
 
 
-def _fitted(
-    materials: Reflectance, count: int, dialect: Dialect, begin: str, iterations: int, seed: int, watch: Callable[[int], None]
-) -> Tensor:  # fmt: skip
-    weights = _descended(materials, count, dialect, begin, iterations, seed, _RATE, watch)
-    angles = spread_angles(4096, torch.Generator().manual_seed(seed))
-    black = logarithm(materials(angles), cosines(angles)[0]).mean((-2, -1))
-    dead = errors(Networks(weights, dialect), materials, angles) > _DEAD * black
-    if dead.any():
-        again = _descended(lambda a: materials(a)[dead], int(dead.sum()), dialect, begin, iterations, seed, _RATE / 5, watch)  # fmt: skip
-        weights[dead] = again
-    return weights
-
-
 def _descended(
-    materials: Reflectance, count: int, dialect: Dialect, begin: str, iterations: int, seed: int, rate: float, watch: Callable[[int], None]
+    materials: Reflectance, count: int, dialect: Dialect, begin: str, iterations: int, seed: int, rate: float, watch: Callable[[int, int], None]
 ) -> Tensor:  # fmt: skip
     generator = torch.Generator().manual_seed(seed)
     weights = start(begin, seed).repeat(count, 1).requires_grad_()
@@ -205,5 +185,5 @@ def _descended(
         loss.backward()
         optimiser.step()
         if i % 50 == 49 or i + 1 == iterations:
-            watch(i + 1)
+            watch(i + 1, iterations)
     return weights.detach()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from fields.neumadiff.network import ORDERS
 from fields.neumadiff.principled import Principled
 from fields.neumadiff.words import colour_of
 
@@ -64,10 +65,6 @@ def _unseen(kind: str, row: tuple) -> bool:
     base, _, specular, *_ = row
     shown = torch.tensor(base + np.sum(specular, 0) * (kind in ("metal", "metallic paint")), dtype=torch.float32)
     return any((kind, colour_of(shown[list(order)]).name) in UNSEEN for order in ORDERS)
-
-
-ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 1, 0), (2, 0, 1))
-"""Of colour channels."""
 
 
 def _material(kind: str, rng: np.random.Generator) -> tuple:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from fields.neumadiff.network import DIALECTS, Dialect, Networks
 from fields.neumadiff.rows import Rows
 from fields.neumadiff.statistics import NAMES
 from fields.neumadiff.whitening import Whitening
+from fields.neumadiff.words import words_in
 
 SIZES = {
     "cpu": DenoiserConfig(),
@@ -34,14 +36,16 @@ class MaterialModel(nn.Module):
         dialect: of the networks it draws.
         scale: of their reflectance, see `fields.neumadiff.statistics.SCALES`.
         directions: in which weights vary, see `Whitening`.
+        vocabulary: words that it has learned from, where it reads words; others would steer it anywhere.
     """
 
     usual: Tensor
     usual_deviation: Tensor
 
-    def __init__(self, size: str, categories: list[str], text: str = "words", dialect: str = "reciprocal", scale: str = "physical", directions: int = 0) -> None:  # fmt: skip
+    def __init__(self, size: str, categories: list[str], text: str = "words", dialect: str = "reciprocal", scale: str = "physical", directions: int = 0, vocabulary: Sequence[str] = ()) -> None:  # fmt: skip
         super().__init__()
         self.size, self.categories, self.text, self.dialect_name, self.scale = size, list(categories), text, dialect, scale  # fmt: skip
+        self.vocabulary = list(vocabulary)
         config = SIZES[size]
         self.whitening = Whitening(directions)
         self.denoiser, self.time = denoiser(config, self.whitening.width), TimeEmbedding(config.width)
@@ -53,7 +57,7 @@ class MaterialModel(nn.Module):
             self.register_buffer(name, torch.full((len(NAMES),), value))
 
     def constructor_arguments(self) -> dict[str, Any]:
-        return {"size": self.size, "categories": self.categories, "text": self.text, "dialect": self.dialect_name, "scale": self.scale, "directions": self.whitening.directions}  # fmt: skip
+        return {"size": self.size, "categories": self.categories, "text": self.text, "dialect": self.dialect_name, "scale": self.scale, "directions": self.whitening.directions, "vocabulary": self.vocabulary}  # fmt: skip
 
     @property
     def dialect(self) -> Dialect:
@@ -67,7 +71,11 @@ class MaterialModel(nn.Module):
     def of(cls, rows: Rows, size: str, text: str) -> MaterialModel:
         """One that knows what is usual of materials, and nothing else yet."""
         whitening = {"cpu": Whitening.by_directions, "small": Whitening.of_each, "paper": lambda weights: Whitening()}[size](rows.weights)  # fmt: skip
-        model = cls(size, sorted(set(rows.categories)), text, rows.dialect, rows.scale, whitening.directions)
+        words = {word for captions in rows.captions for caption in captions for word in words_in(caption)}
+        vocabulary = sorted(words) if text == "words" else []
+        model = cls(
+            size, sorted(set(rows.categories)), text, rows.dialect, rows.scale, whitening.directions, vocabulary
+        )
         model.whitening = whitening
         model.usual.copy_(rows.statistics.mean(0))
         model.usual_deviation.copy_(rows.statistics.std(0).clamp(min=_FLOOR))

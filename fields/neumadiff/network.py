@@ -10,6 +10,7 @@ reciprocal   ours: only what does not change when light and eye change places, o
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -92,6 +93,10 @@ class Networks:
     def logarithm(self, angles: Tensor) -> Tensor:
         """(M, N, 3) of one and the reflectance in the dialect's own units, before what is negative is made zero: what is learned."""
         return small_networks(self.dialect.inputs(angles), self.weights, WIDTHS, self.dialect.slope)
+
+
+ORDERS = tuple(itertools.permutations(range(3)))
+"""Of colour channels: each makes another material, whose weights are known without fitting."""
 
 
 def mixed(weights: Tensor, matrix: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from torch import Tensor
 from fields.core import dense_sample
 from fields.errors import DataError, ShapeError
 from fields.neumadiff.angles import directions, half_difference
+from fields.neumadiff.importance import LUMINANCE
 from fields.neumadiff.tensor_file import read_tensor_file, write_tensor_file
 from fields.neumadiff.warp import Warp
 
@@ -43,7 +44,6 @@ PRIMARIES = (
 )
 """Spectra of red, green and blue at the wavelengths, straight in between: of all that add up to one and are seen as the three sRGB primaries under D65
 (CIE 1931), those that change least (after Mallett and Yuksel, EGSR 2019)."""
-_LUMINANCE = (0.2126, 0.7152, 0.0722)
 
 
 @dataclass(eq=False)
@@ -160,7 +160,7 @@ def write_rgl(
         * _mean_facing(eye, where[..., 0])
         / _interpolated(placed, where[..., 0])
     )
-    luminance = seen @ seen.new_tensor(_LUMINANCE) * size
+    luminance = seen @ seen.new_tensor(LUMINANCE) * size
     luminance = luminance + 1e-3 * luminance.mean((1, 2), keepdim=True) + 1e-12
     rgb = seen / _interpolated(lobe, where[..., 0])[..., None]
     spectra = rgb @ rgb.new_tensor(PRIMARIES)
@@ -179,7 +179,7 @@ def _lobe(evaluate: Callable[[Tensor], Tensor], u: Tensor) -> Tensor:
     tilt = u.square() * (torch.pi / 2)
     # Across the highlight, light and eye stay above the surface.
     across = torch.stack([torch.stack([tilt, torch.full_like(u, d), torch.full_like(u, torch.pi / 2)], -1) for d in (0.1, 0.5, 1.0)])  # fmt: skip
-    lobe = (evaluate(across) @ u.new_tensor(_LUMINANCE)).mean(0)
+    lobe = (evaluate(across) @ u.new_tensor(LUMINANCE)).mean(0)
     return lobe + 1e-6 * lobe.amax() + 1e-6
 
 

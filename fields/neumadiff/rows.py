@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,12 +19,9 @@ from fields.neumadiff.config import NeumadiffConfig
 from fields.neumadiff.fitting import Many, fit_together
 from fields.neumadiff.made_up import made_up
 from fields.neumadiff.nbrdf import read_metadata, read_networks
-from fields.neumadiff.network import WEIGHTS, Networks, permuted
+from fields.neumadiff.network import ORDERS, WEIGHTS, Networks, permuted
 from fields.neumadiff.statistics import Statistics, statistics
 from fields.neumadiff.words import captions
-
-ORDERS = tuple(itertools.permutations(range(3)))
-"""Of colour channels: each makes another material, whose weights are known without fitting."""
 
 
 @dataclass
@@ -69,14 +65,6 @@ class Rows:
             raise DataError(f"{path}: its materials and words do not belong together. Remove it, and it is made again.")
         return rows
 
-    def some(self, which: Tensor) -> Rows:
-        """Those of bool or numbers (…,)."""
-        numbers = torch.arange(len(self))[which]
-        return Rows(
-            self.weights[numbers], [self.categories[i] for i in numbers], [self.captions[i] for i in numbers],
-            self.parents[numbers], self.statistics[numbers], self.dialect, self.scale,
-        )  # fmt: skip
-
 
 def in_all_colours(networks: Networks, categories: list[str], names: list[tuple[str, ...]], parents: Tensor) -> Rows:
     """Every material in the six orders of its channels. Words follow the colours that come out; a name like gold stays with gold only."""
@@ -99,9 +87,9 @@ def _words(found: Statistics, categories: list[str], names: list[tuple[str, ...]
     ]
 
 
-def of_made_up(count: int, iterations: int, seed: int, watch: Callable[[int, int], None]) -> Rows:
+def of_made_up(count: int, iterations: int, watch: Callable[[int, int], None]) -> Rows:
     """`count` made-up materials in six colour orders each."""
-    known = made_up(count, seed)
+    known = made_up(count)
     networks = fit_together(known.materials, count, iterations=iterations, watch=watch)
     return in_all_colours(networks, known.categories, known.names, torch.arange(count)[:, None].expand(-1, 2))
 
@@ -126,10 +114,10 @@ class Blended:
 
 
 def of_measured(
-    materials: Many, categories: list[str], names: list[str], blends: int, iterations: int, seed: int, watch: Callable[[int, int], None]
+    materials: Many, categories: list[str], names: list[str], blends: int, iterations: int, watch: Callable[[int, int], None]
 ) -> Rows:  # fmt: skip
     """Materials that were measured, and `blends` mixtures of any two of them with weights of 0.3 to 0.7, in six colour orders each."""
-    count, rng = len(categories), np.random.default_rng(seed)
+    count, rng = len(categories), np.random.default_rng(0)
     pairs = torch.from_numpy(np.array([rng.choice(count, 2, replace=False) for _ in range(blends)]).reshape(-1, 2))
     parents = torch.cat([torch.arange(count)[:, None].expand(-1, 2), pairs])
     both = Blended(
@@ -151,10 +139,10 @@ def gathered(config: NeumadiffConfig, folder: Path, watch: Callable[[int, int], 
     if file.exists():
         return Rows.load(file)
     if config.measured is None:
-        rows = of_made_up(config.materials, config.fit_iterations, 0, watch)
+        rows = of_made_up(config.materials, config.fit_iterations, watch)
     else:
         networks, categories, names = labelled(measured, config.source)
-        rows = of_measured(networks, categories, names, config.blends, config.fit_iterations, 0, watch)
+        rows = of_measured(networks, categories, names, config.blends, config.fit_iterations, watch)
     folder.mkdir(parents=True, exist_ok=True)
     rows.save(file)
     return rows

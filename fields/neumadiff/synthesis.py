@@ -21,7 +21,7 @@ from fields.neumadiff.energy import albedo
 from fields.neumadiff.model import MaterialModel
 from fields.neumadiff.network import Networks
 from fields.neumadiff.statistics import Statistics, classes, statistics
-from fields.neumadiff.words import CATEGORIES, GREY, HUES, hue_off, lab, words_in
+from fields.neumadiff.words import GREY, HUES, hue_off, lab, words_in
 
 _HUE, _BETWEEN, _CHROMA = 22.0, 4.0, 20.0
 """Degrees by which a colour may be off, and be nearer to another that has a name; and how far from grey it must be: what people still call by its name."""
@@ -137,15 +137,12 @@ def synthesize(
         check: leave out what is not what the text says.
 
     Raises:
-        ConfigError: a category it does not know; words none of which it knows; or nothing of what was drawn is what the text says.
+        ConfigError: a category or a word it does not know; or nothing of what was drawn is what the text says.
     """
     model = model or load_model()
     wanted: dict[str, Tensor] = {}
     if text:
-        vector = text_encoder(model.text).encode([text])[0]
-        if not vector.any():
-            raise ConfigError(f"{text!r}: no word of it is known. Colours, glosses and kinds are: {', '.join([*HUES, *CATEGORIES])}.")  # fmt: skip
-        wanted["text"] = vector
+        wanted["text"] = _read(text, model)
     if category:
         if category not in model.categories:
             raise ConfigError(f"There is no category {category!r}; there are {', '.join(model.categories)}.")
@@ -165,10 +162,20 @@ def synthesize(
         drawn += some
     weights = torch.cat(kept)
     if len(weights) < count:
-        raise ConfigError(f"{text or 'materials'!r}: of {drawn} that were drawn {len(weights)} are that. Ask for less, or for something else, or go on without --check.")  # fmt: skip
+        raise ConfigError(f"{text or 'materials'!r}: of {drawn} that were drawn {len(weights)} are that. Ask for less, or for something else, or go on with --no-check.")  # fmt: skip
     networks = Networks(weights[:count], model.dialect)
     # What came after the last that was needed was drawn in vain, and does not count.
     return Synthesis(networks, statistics(networks), round(drawn * count / len(weights)))
+
+
+def _read(text: str, model: MaterialModel) -> Tensor:
+    """(dim,) of a text, all words of which say something to the model."""
+    if model.vocabulary:
+        words = words_in(text)
+        unknown = [word for word in words if word not in model.vocabulary]
+        if unknown or not words:
+            raise ConfigError(f"{text!r}: {', '.join(unknown) + ' is not known' if unknown else 'no word of it is known'}. Words are {', '.join(model.vocabulary)}.")  # fmt: skip
+    return text_encoder(model.text).encode([text])[0]
 
 
 def as_plain(found: Statistics, k: int) -> dict[str, Any]:

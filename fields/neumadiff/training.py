@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from fields.neumadiff.config import NeumadiffConfig
 from fields.neumadiff.encoders import text_encoder
 from fields.neumadiff.model import MaterialModel
 from fields.neumadiff.rows import Rows, gathered
+from fields.training.state import load_optimiser, packed, unpacked
 
 _AVERAGED = 0.999
 """Of the weights, from one iteration to the next."""
@@ -77,26 +77,14 @@ class MaterialTraining:
             parameter.data = parameter.data.half()
 
     def state(self) -> tuple[dict[str, Tensor], dict]:
-        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        tensors |= {f"average.{k}": v for k, v in self.average.items()}
-        for number, moments in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{number}.{k}": v for k, v in moments.items()}
-        return tensors, {}
+        return packed(self.model, self.average, self.optimiser), {}
 
     @classmethod
     def resume(
         cls, config: NeumadiffConfig, rows: Rows, seed: int, tensors: dict[str, Tensor], plain: dict
     ) -> MaterialTraining:
         training = cls(config, rows, seed)
-        parts: dict[str, Any] = {"model": {}, "average": {}, "optimiser": {}}
-        for name, value in tensors.items():
-            part, _, rest = name.partition(".")
-            parts[part][rest] = value
-        training.model.load_state_dict(parts["model"])
-        training.average = parts["average"]
-        state = training.optimiser.state_dict()
-        for name, value in parts["optimiser"].items():
-            number, _, moment = name.partition(".")
-            state["state"].setdefault(int(number), {})[moment] = value
-        training.optimiser.load_state_dict(state)
+        model, training.average, optimiser = unpacked(tensors)
+        training.model.load_state_dict(model)
+        load_optimiser(training.optimiser, optimiser)
         return training

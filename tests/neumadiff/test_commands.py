@@ -77,6 +77,7 @@ def test_render_convert_evaluate_and_fit(red, tmp_path, capfd):
     ("arguments", "says"),
     [
         (["synthesize", "--text", "of the"], "no word of it is known"),
+        (["synthesize", "--text", "red xyzzy"], "xyzzy is not known"),
         (["synthesize", "--category", "cheese"], "no category"),
         (["synthesize", "--count", "0"], "--count 0"),
         (["render", "nowhere.binary"], "nowhere.binary"),

@@ -4,11 +4,14 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from fields.neumadiff.config import NeumadiffConfig
 from fields.neumadiff.denoiser import DenoiserConfig, denoiser
 from fields.neumadiff.diffusion import Schedule, ddim, guided
 from fields.neumadiff.model import MaterialModel
 from fields.neumadiff.network import WEIGHTS
+from fields.neumadiff.rows import Rows
 from fields.neumadiff.statistics import NAMES
+from fields.neumadiff.training import MaterialTraining
 from fields.neumadiff.whitening import Whitening
 
 
@@ -129,3 +132,19 @@ def test_what_is_drawn_by_directions_stays_among_them():
     whitening = Whitening.by_directions(weights)
     drawn = whitening.back(100 * torch.randn(50, 12))
     assert torch.linalg.matrix_rank(torch.cat([weights, drawn]).double(), rtol=1e-5) == 12
+
+
+def test_going_on_gives_the_same_bits():
+    """Two iterations, or one, put away and taken up again, and one more."""
+    torch.manual_seed(0)
+    weights = torch.randn(40, 5) @ torch.randn(5, WEIGHTS)
+    kinds = ["metal", "plastic"] * 20
+    rows = Rows(weights, kinds, [[kind] for kind in kinds], torch.zeros(40, 2, dtype=torch.long), torch.randn(40, len(NAMES)))  # fmt: skip
+    config = NeumadiffConfig(iterations=4, batch=8)
+    whole = MaterialTraining(config, rows, 0)
+    whole.step(0)
+    again = MaterialTraining.resume(config, rows, 0, *whole.state())
+    for training in (whole, again):
+        training.step(1)
+    one, other = whole.state()[0], again.state()[0]
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
