@@ -143,7 +143,8 @@ def test_going_on_gives_the_same_bits():
     config = NeumadiffConfig(iterations=4, batch=8)
     whole = MaterialTraining(config, rows, 0)
     whole.step(0)
-    again = MaterialTraining.resume(config, rows, 0, *whole.state())
+    kept = {name: tensor.clone() for name, tensor in whole.state()[0].items()}
+    again = MaterialTraining.resume(config, rows, 0, kept, {})
     for training in (whole, again):
         training.step(1)
     one, other = whole.state()[0], again.state()[0]
