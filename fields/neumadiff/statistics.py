@@ -73,8 +73,8 @@ class Statistics:
         return torch.cat([self.mean.log1p(), self.most.log1p(), self.albedo, self.base, rest], -1)
 
     def hue(self) -> tuple[Tensor, Tensor]:
-        """Degrees and chroma in CIELAB (M,) of the albedo."""
-        return hue_and_chroma(self.albedo)
+        """Degrees and chroma in CIELAB (M,) of what a material is seen in: its base, for a white highlight makes a colour another; where that is little, all of it."""
+        return hue_and_chroma(torch.where(self.base_share[:, None] > 0.5, self.base, self.albedo))
 
 
 def statistics(materials: Callable[[Tensor], Tensor]) -> Statistics:

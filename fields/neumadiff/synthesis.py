@@ -23,8 +23,8 @@ from fields.neumadiff.network import Networks
 from fields.neumadiff.statistics import Statistics, classes, statistics
 from fields.neumadiff.words import GREY, HUES, hue_off, lab, words_in
 
-_HUE, _BETWEEN, _CHROMA = 22.0, 4.0, 20.0
-"""Degrees by which a colour may be off, and be nearer to another that has a name; and how far from grey it must be: what people still call by its name."""
+_HUE, _CHROMA = 22.0, 26.0
+"""Degrees by which a colour may be off, and how far from grey it must be: what people still call by its name."""
 _AT_ONCE, _MOST_TRIES = 64, 1024
 """Materials drawn at a time, and before giving up."""
 
@@ -66,7 +66,7 @@ def _coloured(wanted: float) -> Check:
     def check(found: Statistics, scale: str) -> Tensor:
         hue, chroma = found.hue()
         off, nearest = hue_off(hue, wanted), torch.stack([hue_off(hue, other) for other in HUES.values()]).amin(0)
-        return (off < _HUE) & (off <= nearest + _BETWEEN) & (chroma > _CHROMA)
+        return (off < _HUE) & (off <= nearest) & (chroma > _CHROMA)
 
     return check
 
