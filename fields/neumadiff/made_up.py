@@ -76,8 +76,8 @@ def _dimmed(materials: Principled) -> Principled:
 def _unseen(kind: str, row: tuple) -> bool:
     """In any order of its channels, for those are made of it too."""
     base, _, specular, *_ = row
-    shown = torch.tensor(base + np.sum(specular, 0) * (kind in ("metal", "metallic paint")), dtype=torch.float32)
-    called = {word for order in ORDERS for word in colour_of(shown[list(order)]).name.split()}
+    shown = torch.tensor(np.array([base + share * np.sum(specular, 0) for share in (0, 0.25, 0.5, 1)])).float()
+    called = {word for order in ORDERS for seen in shown[:, list(order)] for word in colour_of(seen).name.split()}
     return any((kind, word) in UNSEEN for word in called)
 
 

@@ -101,7 +101,7 @@ def colour_of(albedo: Tensor) -> Colour:
         return Colour("black")
     second, name = sorted(HUES, key=lambda name: -float(hue_off(torch.tensor(hue), HUES[name])))[-2:]
     if name in ("orange", "red", "yellow") and lightness < 55 and chroma < 60 and 40 < hue < 95:
-        return Colour("brown", "dark" if lightness < 30 else "light" if lightness > 48 else "")
+        return Colour("brown", "dark" if lightness < 30 else "light" if lightness > 50 else "")
     if chroma < _strong(torch.tensor(lightness)):
         return Colour(f"greyish {name}")
     if not goes_by(albedo, name):
