@@ -45,8 +45,11 @@ class Rows:
 
     def __getitem__(self, which: Tensor) -> Rows:
         """Some of them, by number."""
-        categories, called = ([column[k] for k in which.tolist()] for column in (self.categories, self.captions))
-        return replace(self, weights=self.weights[which], categories=categories, captions=called, parents=self.parents[which], statistics=self.statistics[which])  # fmt: skip
+        numbers = which.tolist()
+        return replace(
+            self, weights=self.weights[which], categories=[self.categories[k] for k in numbers],
+            captions=[self.captions[k] for k in numbers], parents=self.parents[which], statistics=self.statistics[which],
+        )  # fmt: skip
 
     @property
     def networks(self) -> Networks:
