@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from fields.errors import ConfigError
 from fields.methods import Learner
 
+TEXTS = ("words", "minilm", "clip")
+"""How text may be read, see `fields.neumadiff.encoders`."""
+
 
 @dataclass(frozen=True)
 class NeumadiffConfig:
@@ -25,7 +28,7 @@ class NeumadiffConfig:
     size: str = "cpu"
     """cpu: a perceptron of 5 million parameters; small: a transformer of 14; paper: the published one of 86, schedule and sampler, for a GPU."""
     text: str = "words"
-    """How text is read: words knows some hundred words of materials; minilm, an optional package, understands others."""
+    """How text is read: words knows some hundred words of materials; minilm, an optional package, understands others, and so does clip, of weights in a folder that FIELDS_CLIP names."""
     iterations: int = 20_000
     rate: float = 1e-3
     """AdamW learning rate; falls to nothing along half a cosine."""
@@ -35,8 +38,8 @@ class NeumadiffConfig:
     def __post_init__(self) -> None:
         if self.size not in ("cpu", "small", "paper"):
             raise ConfigError(f"size is {self.size!r}; there are cpu, small and paper.")
-        if self.text not in ("words", "minilm"):
-            raise ConfigError(f"text is {self.text!r}; there are words and minilm.")
+        if self.text not in TEXTS:
+            raise ConfigError(f"text is {self.text!r}; there are {', '.join(TEXTS)}.")
         if min(self.materials, self.fit_iterations, self.iterations, self.batch) < 1 or self.blends < 0:
             raise ConfigError("materials, fit_iterations, iterations and batch must be at least 1, blends not negative.")  # fmt: skip
 

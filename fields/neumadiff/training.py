@@ -38,12 +38,13 @@ class MaterialTraining:
     def __init__(self, config: NeumadiffConfig, rows: Rows, seed: int) -> None:
         torch.manual_seed(seed)
         self.config, self.rows, self.seed = config, rows, seed
-        self.model = MaterialModel.of(rows, config.size, config.text)
+        encoder = text_encoder(config.text)
+        self.model = MaterialModel.of(rows, config.size, encoder.id)
         self.vectors = self.model.whitening(rows.weights)
         kinds = torch.tensor([self.model.categories.index(category) for category in rows.categories])
         self.category = torch.nn.functional.one_hot(kinds, len(self.model.categories)).float()
         texts = sorted({caption for captions in rows.captions for caption in captions})
-        self.text = text_encoder(config.text).encode(texts)
+        self.text = encoder.encode(texts)
         number = {text: k for k, text in enumerate(texts)}
         self.captions = [torch.tensor([number[caption] for caption in captions]) for captions in rows.captions]
         self.optimiser = torch.optim.AdamW(self.model.parameters(), config.rate, weight_decay=0.01, fused=True)
