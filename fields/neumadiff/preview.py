@@ -19,7 +19,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, grid_sample
+from torch.nn.functional import grid_sample
 
 from fields.neumadiff.angles import Reflectance, half_difference
 from fields.relighting import equirectangular
@@ -94,7 +94,7 @@ class LitSpheres:
     Args:
         reflectance: the materials.
         light: where it comes from.
-        rows: of the finest map of the light, 48 times a power of two: mirrors show it no sharper. 192 suit pictures of 256 pixels.
+        rows: of the finest map of the light, 48 times a power of two: mirrors show it no sharper.
         device: that of the materials.
     """
 
@@ -214,27 +214,54 @@ def _lit(reflectance: Reflectance, light: Tensor, samples: Samples) -> Tensor:
 
 # ------------------------------------------------------------------------------------ pictures
 
+HALF_WIDTH = 1.03
+"""Of a picture, in radii of the shape."""
 _RADII, _SINES = (0.0, 0.5, 0.68, 1.0), (0.0, 0.85, -0.7, 1.0)
+_EDGE = 0.9
+"""Radius beyond which normals turn so quickly that pixels are looked at in sixteen places instead of four."""
 
 
 def shape_normals(shape: Shape, size: int) -> Tensor:
-    """(size, size, 3) unit normals as the eye sees them; zero where the shape is not.
+    """(size, size, 3) unit normals as the eye sees them in the middle of what pixels see of the shape; zero where they see nothing of it.
 
     The knob is a dome in a groove in a rim, seen from its front and made of arcs of circles, along which sines of the tilt are linear.
     """
-    at = (torch.arange(size) + 0.5) / size * 2.06 - 1.03
-    x, y = at[None, :].expand(size, size), -at[:, None].expand(size, size)
-    radius = torch.hypot(x, y)
+    normals, part = _seen(shape, _places(size), 2 * HALF_WIDTH / size)
+    return torch.where(part > 0, normals, 0.0)
+
+
+def picture(lit: LitSpheres, shape: Shape, size: int, backdrop: float = 0.0) -> Tensor:
+    """(M, size, size, 3) radiance of a shape in front of a grey backdrop; pixels are means over their area."""
+    places, pixel = _places(size), 2 * HALF_WIDTH / size
+    radius = places.norm(dim=-1)
+    device = lit.levels[0].device
+    images = torch.full((len(lit.levels[0]), size, size, 3), backdrop, device=device)
+    for some, finer in ((radius <= _EDGE, 2), ((radius > _EDGE) & (radius < 1 + pixel), 4)):
+        within = (_places(finer) * (pixel / (2 * HALF_WIDTH))).flatten(0, 1)
+        normals, part = (v.to(device) for v in _seen(shape, places[some][:, None] + within, pixel / finer))
+        images[:, some.to(device)] = (lit(normals) * part + backdrop * (1 - part)).mean(2)
+    return images
+
+
+def _places(size: int) -> Tensor:
+    """(size, size, 2) of the middles of pixels, right of the middle of the picture and above it, in radii of the shape."""
+    at = ((torch.arange(size) + 0.5) / size * 2 - 1) * HALF_WIDTH
+    return torch.stack(torch.meshgrid(at, -at, indexing="xy"), -1)
+
+
+def _seen(shape: Shape, places: Tensor, width: float) -> tuple[Tensor, Tensor]:
+    """What pixels of a width at places (…, 2) see of a shape: normals (…, 3) in the middle of it, and the part of them (…, 1) that it is."""
+    radius = places.norm(dim=-1, keepdim=True)
+    inside = torch.minimum(radius, (radius + 1 - width / 2) / 2).clamp(max=1)
     if shape == "sphere":
-        sine = radius
+        sine = inside
     else:
         radii, sines = torch.tensor(_RADII), torch.tensor(_SINES)
-        after = torch.searchsorted(radii, radius, right=True).clamp(1, len(radii) - 1)
-        part = (radius - radii[after - 1]) / (radii[after] - radii[after - 1])
-        sine = torch.lerp(sines[after - 1], sines[after], part)
-    ratio = sine / radius.clamp(min=1e-6)
-    normals = torch.stack([x * ratio, y * ratio, (1 - sine * sine).clamp(min=0).sqrt()], -1)
-    return torch.where(radius[..., None] <= 1, normals, 0.0)
+        after = torch.searchsorted(radii, inside, right=True).clamp(1, len(radii) - 1)
+        share = (inside - radii[after - 1]) / (radii[after] - radii[after - 1])
+        sine = torch.lerp(sines[after - 1], sines[after], share)
+    normals = torch.cat([places * (sine / radius.clamp(min=1e-6)), (1 - sine * sine).clamp(min=0).sqrt()], -1)
+    return normals, ((1 - radius) / width + 0.5).clamp(0, 1)
 
 
 def preview(
@@ -242,8 +269,5 @@ def preview(
     device: str = "cpu",
 ) -> Tensor:  # fmt: skip
     """(M, size, size, 3) linear radiance of M materials, in front of a grey backdrop: see `fields.relighting.develop`."""
-    rows = _COARSEST << max(0, math.ceil(math.log2(size / 64)))
-    normals = shape_normals(shape, 2 * size).to(device)
-    seen = (normals != 0).any(-1, keepdim=True)
-    images = torch.where(seen, LitSpheres(reflectance, light, rows, device)(normals), backdrop)
-    return avg_pool2d(images.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+    rows = _COARSEST << max(0, math.ceil(math.log2(size / 32)))  # half a pixel wide in the middle of a mirror
+    return picture(LitSpheres(reflectance, light, rows, device), shape, size, backdrop)
