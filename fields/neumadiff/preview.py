@@ -26,7 +26,8 @@ from fields.relighting import equirectangular
 from fields.relighting.environment import Environment
 
 Light = Callable[[Tensor], Tensor]
-"""Of directions (N, 3), unit, where light may come from, the radiance (N, 3): `studio`, or `light_of` a map."""
+"""Of directions (N, 3), unit, where light may come from, the radiance (N, 3): `studio`, or `light_of` a map; or (N, 3 L) of L lights. Materials are
+evaluated once for all of these, and what is of each material is then of all materials in the first light, in the second, and so on."""
 Shape = Literal["sphere", "knob"]
 
 _NARROW = 0.2
@@ -110,7 +111,7 @@ class LitSpheres:
 
         self.levels = [_lit(narrow, of, level) for of, level in zip(maps, _half_vectors(maps), strict=True)]
         self.levels.append(_lit(wide, maps[-1], _pixels(maps[-1])))
-        """(M, 3, R, 2R) each, to be added up: radiance of R normals from the eye's axis to 90° away, and all about it, from x towards y."""
+        """(L M, 3, R, 2R) each, to be added up: radiance of R normals from the eye's axis to 90° away, and all about it, from x towards y."""
 
     def __call__(self, normals: Tensor) -> Tensor:
         """(M, H, W, 3) radiance towards the eye of normals (H, W, 3), bilinear; nonsense of those that face away."""
@@ -125,9 +126,9 @@ class LitSpheres:
 
 
 def _light_maps(light: Light, rows: int, device: str) -> list[Tensor]:
-    """(H, 2H, 3), the first of `rows` rows and each half as high as the one before, about the axis to the eye: θ from it, φ from x to y."""
+    """(H, 2H, 3 L), the first of `rows` rows and each half as high as the one before, about the axis to the eye: θ from it, φ from x to y."""
     theta, phi = equirectangular.centres(_FINE, math.pi)[:, None], equirectangular.centres(2 * _FINE, 2 * math.pi)
-    radiance = light(_directions(theta, phi).view(-1, 3).float().to(device)).view(_FINE, 2 * _FINE, 3)
+    radiance = light(_directions(theta, phi).view(-1, 3).float().to(device)).view(_FINE, 2 * _FINE, -1)
     maps = [equirectangular.resize(radiance, rows)]
     power = radiance.double() * equirectangular.solid_angles(_FINE).to(device)[:, None, None]
     while (rows := rows // 2) >= _COARSEST:
@@ -187,7 +188,7 @@ def _pixels(light: Tensor) -> Samples:
 
 
 def _lit(reflectance: Reflectance, light: Tensor, samples: Samples) -> Tensor:
-    """(M, 3, R, 2R) of light in a map (R, 2R, 3)."""
+    """(L M, 3, R, 2R) of L lights in a map (R, 2R, 3 L)."""
     rows, columns = light.shape[:2]
     padded = equirectangular.padded(light).permute(2, 0, 1)
     # [:, r, c] is a row of the padded map from column c on, all the way round: what normals that turn about the eye's axis have there.
@@ -208,8 +209,9 @@ def _lit(reflectance: Reflectance, light: Tensor, samples: Samples) -> Tensor:
         seen, which = place.unique(return_inverse=True)
         kernel = values.new_zeros(3, len(values), len(seen))
         kernel.index_add_(2, which.flatten(), (values.permute(2, 0, 1)[..., None] * share.to(values)).flatten(2))
-        rings.append(torch.bmm(kernel, windows[:, seen // (columns + 2), seen % (columns + 2)]))
-    return torch.stack(rings, 2).transpose(0, 1)
+        lights = windows[:, seen // (columns + 2), seen % (columns + 2)].unflatten(0, (-1, 3)).permute(1, 2, 0, 3)
+        rings.append(torch.bmm(kernel, lights.flatten(2)))
+    return torch.stack(rings, 2).unflatten(-1, (-1, columns)).permute(3, 1, 0, 2, 4).flatten(0, 1)
 
 
 # ------------------------------------------------------------------------------------ pictures
