@@ -25,7 +25,7 @@ DIM = 64
 """Of embeddings."""
 _CHANNELS = (32, 64, 128, 192)
 _BATCH, _RATE = 96, 2e-3
-_WARM = 100  # iterations
+_WARM = 12  # the first of so many parts
 _CLOSE = 0.1
 """Difference of cosines, above which embeddings are clearly of different materials."""
 
@@ -61,7 +61,7 @@ def learn(pictures: Pictures, statistics: Tensor, iterations: int, watch: Callab
     for i in range(iterations):
         generator = torch.Generator().manual_seed(i)
         for group in optimiser.param_groups:
-            group["lr"] = _RATE * min(1, (i + 1) / _WARM) * (0.5 + 0.5 * math.cos(math.pi * i / iterations))
+            group["lr"] = _RATE * min(1, _WARM * (i + 1) / iterations) * (0.5 + 0.5 * math.cos(math.pi * i / iterations))
         # What shares pictures may be the same but for the order of its channels, and the same altogether where it is grey.
         order = torch.randperm(len(statistics), generator=generator)
         which = order[_first(pictures.of[order])][:_BATCH]

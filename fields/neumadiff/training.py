@@ -46,8 +46,8 @@ class MaterialTraining:
         torch.manual_seed(seed)
         rows, sight = lessons.rows, lessons.sight
         self.config, self.rows, self.seed = config, rows, seed
-        self.model = MaterialModel.of(rows, config.size, config.text, sight and sight.encoder)
-        self.embedded = sight and sight.embedded
+        self.model = MaterialModel.of(rows, config.size, config.text, sight.encoder if sight else None)
+        self.embedded = sight.embedded if sight else None
         self.vectors = self.model.whitening(rows.weights)
         kinds = torch.tensor([self.model.categories.index(category) for category in rows.categories])
         self.category = torch.nn.functional.one_hot(kinds, len(self.model.categories)).float()
