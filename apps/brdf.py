@@ -34,6 +34,8 @@ class SynthesizeOptions:
     """A kind that the model knows, instead of text or beside it."""
     like: Path | None = None
     """A file with one material (.binary, .nbrdf.npz …) whose statistics they should have."""
+    image: Path | None = None
+    """A photograph of a material that they should look like (.png, .jpg, .exr …): what is opaque in it, or the square in its middle."""
     model: Path | None = None
     """Run folder of `fields train neumadiff`. Default: the model that comes with the package."""
     out: Path | None = None
@@ -114,6 +116,7 @@ def _synthesize(arguments: list[str]) -> int:
     from fields.io.images import write_image
     from fields.neumadiff.files import read_materials, write_material
     from fields.neumadiff.nbrdf import write_networks
+    from fields.neumadiff.pictures import photograph
     from fields.neumadiff.statistics import statistics
     from fields.neumadiff.synthesis import as_plain, load_model, synthesize
 
@@ -121,11 +124,13 @@ def _synthesize(arguments: list[str]) -> int:
         raise ConfigError(f"--count {options.count}: 1 to 1000 are drawn at once.")
     model = load_model(options.model)
     like = statistics(read_materials(options.like)[0]) if options.like else None
+    image = photograph(options.image) if options.image else None
     found = synthesize(
-        options.text, options.count, model, category=options.category, like=like, seed=options.seed,
+        options.text, options.count, model, category=options.category, like=like, image=image, seed=options.seed,
         guidance=options.guidance, check=options.check,
     )  # fmt: skip
-    title = "-".join((options.text or options.category or "materials").lower().split()).replace("/", "-")
+    pictured = options.image.stem if options.image else "materials"
+    title = "-".join((options.text or options.category or pictured).lower().split()).replace("/", "-")
     out = options.out or Path("materials") / title
     out.mkdir(parents=True, exist_ok=True)
     names = [f"{title}-{k}" for k in range(options.count)]

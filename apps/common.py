@@ -125,7 +125,7 @@ class Progress:
             self.bar.update(
                 self.task, completed=i, total=total, **({"note": note} if i % 10 == 0 or i == total else {})
             )
-        elif i * 10 // total > self.last_line:
+        elif i * 10 // total != self.last_line:  # of another total it begins again
             self.last_line = i * 10 // total
             print(f"{self.title}: {i}/{total}  {note}", file=sys.stderr, flush=True)
 

@@ -34,7 +34,7 @@ from fields.neumadiff.metrics import (
 from fields.neumadiff.network import Networks
 from fields.neumadiff.preview import preview
 from fields.neumadiff.rows import Rows, labelled, of_measured
-from fields.neumadiff.training import MaterialTraining
+from fields.neumadiff.training import Lessons, MaterialTraining
 from fields.relighting.develop import develop
 
 Draw = Callable[[Rows, int, torch.Generator], Networks]
@@ -183,7 +183,7 @@ def diffusion(config: NeumadiffConfig) -> Draw:
     """Ours: learns from the rows, and draws without being told anything."""
 
     def draw(rows: Rows, count: int, generator: torch.Generator) -> Networks:
-        training = MaterialTraining(config, rows, generator.initial_seed())
+        training = MaterialTraining(config, Lessons(rows), generator.initial_seed())
         for i in range(config.iterations):
             training.step(i)
         training.finish()

@@ -24,7 +24,6 @@ from fields.apps.viewer.serving import Server
 from fields.apps.viewer.stage import Stage
 from fields.apps.viewer.wall import BACKDROP, Look, Material, Window
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
 
 from fields.errors import DataError, FieldsError
 from fields.garf.reading import load_mesh
@@ -34,7 +33,7 @@ from fields.neumadiff.files import read_materials, scale_of
 from fields.neumadiff.model import MaterialModel
 from fields.neumadiff.nbrdf import SUFFIXES, write_networks
 from fields.neumadiff.network import Networks
-from fields.neumadiff.preview import Light, LitSpheres, light_of, preview, shape_normals, studio
+from fields.neumadiff.preview import Light, LitSpheres, light_of, picture, preview, studio
 from fields.neumadiff.statistics import SCALES, statistics
 from fields.neumadiff.synthesis import as_plain, load_model
 from fields.neumadiff.words import colour_of, gloss_of
@@ -246,19 +245,16 @@ class MaterialsViewer:
         look, chosen, some = self.look, self.chosen, self._unlit()
         if chosen is not None and chosen not in some and self.large() is None:
             lit = LitSpheres(chosen.reflectance, look[0], _ROWS)
-            normals = shape_normals(look[1], 2 * _LARGE)
-            seen = (normals != 0).any(-1, keepdim=True)
-            picture = torch.where(seen, lit(normals)[0] / SCALES[chosen.scale], BACKDROP)
-            smooth = avg_pool2d(picture.permute(2, 0, 1), 2).permute(1, 2, 0)
-            self.sharp = chosen, look, lit, smooth
+            times = SCALES[chosen.scale]
+            self.sharp = chosen, look, lit, picture(lit, look[1], _LARGE, BACKDROP * times)[0] / times
         elif some:
             times = SCALES[some[0].scale]
             pictures = preview(
                 lambda angles: torch.cat([m.reflectance(angles) for m in some]), size=_TILE, light=look[0],
                 shape=look[1], backdrop=BACKDROP * times,
             )  # fmt: skip
-            for material, picture in zip(some, pictures / times, strict=True):
-                material.tile = look, picture
+            for material, tile in zip(some, pictures / times, strict=True):
+                material.tile = look, tile
         self.redraw()
 
     # ------------------------------------------------------------------------------------ browsers

@@ -29,6 +29,8 @@ class NeumadiffConfig:
     """cpu: a perceptron of 5 million parameters; small: a transformer of 14; paper: the published one of 86, schedule and sampler, for a GPU."""
     text: str = "words"
     """How text is read: words knows some hundred words of materials; minilm, an optional package, understands others, and so does clip, of weights in a folder that FIELDS_CLIP names."""
+    picture_iterations: int = 1200
+    """For the encoder of pictures. 0: the model knows no pictures."""
     iterations: int = 20_000
     rate: float = 1e-3
     """AdamW learning rate; falls to nothing along half a cosine."""
@@ -40,8 +42,11 @@ class NeumadiffConfig:
             raise ConfigError(f"size is {self.size!r}; there are cpu, small and paper.")
         if self.text not in TEXTS:
             raise ConfigError(f"text is {self.text!r}; there are {', '.join(TEXTS)}.")
-        if min(self.materials, self.fit_iterations, self.iterations, self.batch) < 1 or self.blends < 0:
-            raise ConfigError("materials, fit_iterations, iterations and batch must be at least 1, blends not negative.")  # fmt: skip
+        if (
+            min(self.materials, self.fit_iterations, self.iterations, self.batch) < 1
+            or min(self.blends, self.picture_iterations) < 0
+        ):
+            raise ConfigError("materials, fit_iterations, iterations and batch must be at least 1, blends and picture_iterations not negative.")  # fmt: skip
 
 
 NEUMADIFF = Learner(

@@ -12,6 +12,7 @@ from fields.neumadiff.denoiser import Conditions, DenoiserConfig, TimeEmbedding,
 from fields.neumadiff.diffusion import Schedule, ddim, guided
 from fields.neumadiff.encoders import width
 from fields.neumadiff.network import DIALECTS, Dialect, Networks
+from fields.neumadiff.picture_encoder import DIM, PictureEncoder
 from fields.neumadiff.rows import Rows
 from fields.neumadiff.statistics import NAMES
 from fields.neumadiff.whitening import Whitening
@@ -22,8 +23,6 @@ SIZES = {
     "small": DenoiserConfig("tensors", 384, 8, 6),
     "paper": DenoiserConfig("whole", 768, 12, 12),
 }
-_FLOOR = 1e-6
-"""Of statistics' deviations."""
 
 
 class MaterialModel(nn.Module):
@@ -37,27 +36,28 @@ class MaterialModel(nn.Module):
         scale: of their reflectance, see `fields.neumadiff.statistics.SCALES`.
         directions: in which weights vary, see `Whitening`.
         vocabulary: words that it has learned from, where it reads words; others would steer it anywhere.
+        pictures: whether it has an encoder of them.
     """
 
     usual: Tensor
     usual_deviation: Tensor
 
-    def __init__(self, size: str, categories: list[str], text: str = "words", dialect: str = "reciprocal", scale: str = "physical", directions: int = 0, vocabulary: Sequence[str] = ()) -> None:  # fmt: skip
+    def __init__(self, size: str, categories: list[str], text: str = "words", dialect: str = "reciprocal", scale: str = "physical", directions: int = 0, vocabulary: Sequence[str] = (), pictures: bool = False) -> None:  # fmt: skip
         super().__init__()
         self.size, self.categories, self.text, self.dialect_name, self.scale = size, list(categories), text, dialect, scale  # fmt: skip
         self.vocabulary = list(vocabulary)
         config = SIZES[size]
         self.whitening = Whitening(directions)
         self.denoiser, self.time = denoiser(config, self.whitening.width), TimeEmbedding(config.width)
-        self.conditions = Conditions(
-            {"category": len(categories), "text": width(text), "statistics": len(NAMES)}, config.width
-        )
+        dims = {"category": len(categories), "text": width(text), "statistics": len(NAMES)}
+        self.conditions = Conditions(dims | ({"image": DIM} if pictures else {}), config.width)
+        self.picture_encoder = PictureEncoder().requires_grad_(False) if pictures else None
         self.schedule = Schedule.linear(100) if size == "paper" else Schedule.cosine(200)
         for name, value in (("usual", 0.0), ("usual_deviation", 1.0)):  # fmt: skip
             self.register_buffer(name, torch.full((len(NAMES),), value))
 
     def constructor_arguments(self) -> dict[str, Any]:
-        return {"size": self.size, "categories": self.categories, "text": self.text, "dialect": self.dialect_name, "scale": self.scale, "directions": self.whitening.directions, "vocabulary": self.vocabulary}  # fmt: skip
+        return {"size": self.size, "categories": self.categories, "text": self.text, "dialect": self.dialect_name, "scale": self.scale, "directions": self.whitening.directions, "vocabulary": self.vocabulary, "pictures": self.picture_encoder is not None}  # fmt: skip
 
     @property
     def dialect(self) -> Dialect:
@@ -68,17 +68,18 @@ class MaterialModel(nn.Module):
         return list(self.conditions.adapters)
 
     @classmethod
-    def of(cls, rows: Rows, size: str, text: str) -> MaterialModel:
+    def of(cls, rows: Rows, size: str, text: str, picture_encoder: PictureEncoder | None = None) -> MaterialModel:
         """One that knows what is usual of materials, and nothing else yet."""
         whitening = {"cpu": Whitening.by_directions, "small": Whitening.of_each, "paper": lambda weights: Whitening()}[size](rows.weights)  # fmt: skip
         words = {word for captions in rows.captions for caption in captions for word in words_in(caption)}
         vocabulary = sorted(words) if text == "words" else []
         model = cls(
-            size, sorted(set(rows.categories)), text, rows.dialect, rows.scale, whitening.directions, vocabulary
-        )
-        model.whitening = whitening
-        model.usual.copy_(rows.statistics.mean(0))
-        model.usual_deviation.copy_(rows.statistics.std(0).clamp(min=_FLOOR))
+            size, sorted(set(rows.categories)), text, rows.dialect, rows.scale, whitening.directions, vocabulary,
+            picture_encoder is not None,
+        )  # fmt: skip
+        model.whitening, model.picture_encoder = whitening, picture_encoder
+        for own, value in zip((model.usual, model.usual_deviation), rows.usual, strict=True):
+            own.copy_(value)
         return model
 
     def forward(self, x: Tensor, t: Tensor, wanted: dict[str, Tensor], present: Tensor) -> Tensor:

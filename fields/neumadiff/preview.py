@@ -19,14 +19,15 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, grid_sample
+from torch.nn.functional import grid_sample
 
 from fields.neumadiff.angles import Reflectance, half_difference
 from fields.relighting import equirectangular
 from fields.relighting.environment import Environment
 
 Light = Callable[[Tensor], Tensor]
-"""Of directions (N, 3), unit, where light may come from, the radiance (N, 3): `studio`, or `light_of` a map."""
+"""Of directions (N, 3), unit, where light may come from, the radiance (N, 3): `studio`, or `light_of` a map; or (N, 3 L) of L lights. Materials are
+evaluated once for all of these, and what is of each material is then of all materials in the first light, in the second, and so on."""
 Shape = Literal["sphere", "knob"]
 
 _NARROW = 0.2
@@ -94,7 +95,7 @@ class LitSpheres:
     Args:
         reflectance: the materials.
         light: where it comes from.
-        rows: of the finest map of the light, 48 times a power of two: mirrors show it no sharper. 192 suit pictures of 256 pixels.
+        rows: of the finest map of the light, 48 times a power of two: mirrors show it no sharper.
         device: that of the materials.
     """
 
@@ -110,7 +111,7 @@ class LitSpheres:
 
         self.levels = [_lit(narrow, of, level) for of, level in zip(maps, _half_vectors(maps), strict=True)]
         self.levels.append(_lit(wide, maps[-1], _pixels(maps[-1])))
-        """(M, 3, R, 2R) each, to be added up: radiance of R normals from the eye's axis to 90° away, and all about it, from x towards y."""
+        """(L M, 3, R, 2R) each, to be added up: radiance of R normals from the eye's axis to 90° away, and all about it, from x towards y."""
 
     def __call__(self, normals: Tensor) -> Tensor:
         """(M, H, W, 3) radiance towards the eye of normals (H, W, 3), bilinear; nonsense of those that face away."""
@@ -125,9 +126,9 @@ class LitSpheres:
 
 
 def _light_maps(light: Light, rows: int, device: str) -> list[Tensor]:
-    """(H, 2H, 3), the first of `rows` rows and each half as high as the one before, about the axis to the eye: θ from it, φ from x to y."""
+    """(H, 2H, 3 L), the first of `rows` rows and each half as high as the one before, about the axis to the eye: θ from it, φ from x to y."""
     theta, phi = equirectangular.centres(_FINE, math.pi)[:, None], equirectangular.centres(2 * _FINE, 2 * math.pi)
-    radiance = light(_directions(theta, phi).view(-1, 3).float().to(device)).view(_FINE, 2 * _FINE, 3)
+    radiance = light(_directions(theta, phi).view(-1, 3).float().to(device)).view(_FINE, 2 * _FINE, -1)
     maps = [equirectangular.resize(radiance, rows)]
     power = radiance.double() * equirectangular.solid_angles(_FINE).to(device)[:, None, None]
     while (rows := rows // 2) >= _COARSEST:
@@ -187,7 +188,7 @@ def _pixels(light: Tensor) -> Samples:
 
 
 def _lit(reflectance: Reflectance, light: Tensor, samples: Samples) -> Tensor:
-    """(M, 3, R, 2R) of light in a map (R, 2R, 3)."""
+    """(L M, 3, R, 2R) of L lights in a map (R, 2R, 3 L)."""
     rows, columns = light.shape[:2]
     padded = equirectangular.padded(light).permute(2, 0, 1)
     # [:, r, c] is a row of the padded map from column c on, all the way round: what normals that turn about the eye's axis have there.
@@ -208,33 +209,61 @@ def _lit(reflectance: Reflectance, light: Tensor, samples: Samples) -> Tensor:
         seen, which = place.unique(return_inverse=True)
         kernel = values.new_zeros(3, len(values), len(seen))
         kernel.index_add_(2, which.flatten(), (values.permute(2, 0, 1)[..., None] * share.to(values)).flatten(2))
-        rings.append(torch.bmm(kernel, windows[:, seen // (columns + 2), seen % (columns + 2)]))
-    return torch.stack(rings, 2).transpose(0, 1)
+        lights = windows[:, seen // (columns + 2), seen % (columns + 2)].unflatten(0, (-1, 3)).permute(1, 2, 0, 3)
+        rings.append(torch.bmm(kernel, lights.flatten(2)))
+    return torch.stack(rings, 2).unflatten(-1, (-1, columns)).permute(3, 1, 0, 2, 4).flatten(0, 1)
 
 
 # ------------------------------------------------------------------------------------ pictures
 
+HALF_WIDTH = 1.03
+"""Of a picture, in radii of the shape."""
 _RADII, _SINES = (0.0, 0.5, 0.68, 1.0), (0.0, 0.85, -0.7, 1.0)
+_EDGE = 0.9
+"""Radius beyond which normals turn so quickly that pixels are looked at in sixteen places instead of four."""
 
 
 def shape_normals(shape: Shape, size: int) -> Tensor:
-    """(size, size, 3) unit normals as the eye sees them; zero where the shape is not.
+    """(size, size, 3) unit normals as the eye sees them in the middle of what pixels see of the shape; zero where they see nothing of it.
 
     The knob is a dome in a groove in a rim, seen from its front and made of arcs of circles, along which sines of the tilt are linear.
     """
-    at = (torch.arange(size) + 0.5) / size * 2.06 - 1.03
-    x, y = at[None, :].expand(size, size), -at[:, None].expand(size, size)
-    radius = torch.hypot(x, y)
+    normals, part = _seen(shape, _places(size), 2 * HALF_WIDTH / size)
+    return torch.where(part > 0, normals, 0.0)
+
+
+def picture(lit: LitSpheres, shape: Shape, size: int, backdrop: float = 0.0) -> Tensor:
+    """(M, size, size, 3) radiance of a shape in front of a grey backdrop; pixels are means over their area."""
+    places, pixel = _places(size), 2 * HALF_WIDTH / size
+    radius = places.norm(dim=-1)
+    device = lit.levels[0].device
+    images = torch.full((len(lit.levels[0]), size, size, 3), backdrop, device=device)
+    for some, finer in ((radius <= _EDGE, 2), ((radius > _EDGE) & (radius < 1 + pixel), 4)):
+        within = (_places(finer) * (pixel / (2 * HALF_WIDTH))).flatten(0, 1)
+        normals, part = (v.to(device) for v in _seen(shape, places[some][:, None] + within, pixel / finer))
+        images[:, some.to(device)] = (lit(normals) * part + backdrop * (1 - part)).mean(2)
+    return images
+
+
+def _places(size: int) -> Tensor:
+    """(size, size, 2) of the middles of pixels, right of the middle of the picture and above it, in radii of the shape."""
+    at = ((torch.arange(size) + 0.5) / size * 2 - 1) * HALF_WIDTH
+    return torch.stack(torch.meshgrid(at, -at, indexing="xy"), -1)
+
+
+def _seen(shape: Shape, places: Tensor, width: float) -> tuple[Tensor, Tensor]:
+    """What pixels of a width at places (…, 2) see of a shape: normals (…, 3) in the middle of it, and the part of them (…, 1) that it is."""
+    radius = places.norm(dim=-1, keepdim=True)
+    inside = torch.minimum(radius, (radius + 1 - width / 2) / 2).clamp(max=1)
     if shape == "sphere":
-        sine = radius
+        sine = inside
     else:
         radii, sines = torch.tensor(_RADII), torch.tensor(_SINES)
-        after = torch.searchsorted(radii, radius, right=True).clamp(1, len(radii) - 1)
-        part = (radius - radii[after - 1]) / (radii[after] - radii[after - 1])
-        sine = torch.lerp(sines[after - 1], sines[after], part)
-    ratio = sine / radius.clamp(min=1e-6)
-    normals = torch.stack([x * ratio, y * ratio, (1 - sine * sine).clamp(min=0).sqrt()], -1)
-    return torch.where(radius[..., None] <= 1, normals, 0.0)
+        after = torch.searchsorted(radii, inside, right=True).clamp(1, len(radii) - 1)
+        share = (inside - radii[after - 1]) / (radii[after] - radii[after - 1])
+        sine = torch.lerp(sines[after - 1], sines[after], share)
+    normals = torch.cat([places * (sine / radius.clamp(min=1e-6)), (1 - sine * sine).clamp(min=0).sqrt()], -1)
+    return normals, ((1 - radius) / width + 0.5).clamp(0, 1)
 
 
 def preview(
@@ -242,8 +271,5 @@ def preview(
     device: str = "cpu",
 ) -> Tensor:  # fmt: skip
     """(M, size, size, 3) linear radiance of M materials, in front of a grey backdrop: see `fields.relighting.develop`."""
-    rows = _COARSEST << max(0, math.ceil(math.log2(size / 64)))
-    normals = shape_normals(shape, 2 * size).to(device)
-    seen = (normals != 0).any(-1, keepdim=True)
-    images = torch.where(seen, LitSpheres(reflectance, light, rows, device)(normals), backdrop)
-    return avg_pool2d(images.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+    rows = _COARSEST << max(0, math.ceil(math.log2(size / 32)))  # half a pixel wide in the middle of a mirror
+    return picture(LitSpheres(reflectance, light, rows, device), shape, size, backdrop)

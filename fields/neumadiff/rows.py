@@ -23,6 +23,9 @@ from fields.neumadiff.network import DIALECTS, ORDERS, WEIGHTS, Networks, permut
 from fields.neumadiff.statistics import Statistics, statistics
 from fields.neumadiff.words import captions
 
+_FLOOR = 1e-6
+"""Of statistics' deviations."""
+
 
 @dataclass
 class Rows:
@@ -54,6 +57,11 @@ class Rows:
     @property
     def networks(self) -> Networks:
         return Networks(self.weights, DIALECTS[self.dialect])
+
+    @property
+    def usual(self) -> tuple[Tensor, Tensor]:
+        """(16,) means of the statistics, and their deviations."""
+        return self.statistics.mean(0), self.statistics.std(0).clamp(min=_FLOOR)
 
     def save(self, path: Path) -> None:
         tensors = {"weights": self.weights, "parents": self.parents, "statistics": self.statistics}

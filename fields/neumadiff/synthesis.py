@@ -125,7 +125,7 @@ def sound(networks: Networks, found: Statistics) -> Tensor:
 
 def synthesize(
     text: str = "", count: int = 1, model: MaterialModel | None = None, *, category: str | None = None, like: Statistics | None = None,
-    seed: int = 0, guidance: float = 1.0, check: bool = True,
+    image: Tensor | None = None, seed: int = 0, guidance: float = 1.0, check: bool = True,
 ) -> Synthesis:  # fmt: skip
     """Draws `count` new materials.
 
@@ -133,10 +133,11 @@ def synthesize(
         text: what they should be; anything, where it is empty.
         category: one that the model knows.
         like: statistics of one material, to be like it.
+        image: sRGB (3, H, W) of one, see `fields.neumadiff.pictures.photograph`.
         check: leave out what is not what the text says.
 
     Raises:
-        ConfigError: a category or a word it does not know; or nothing of what was drawn is what the text says.
+        ConfigError: a category or a word it does not know, or an image where it knows none; or nothing of what was drawn is what the text says.
     """
     model = model or load_model()
     wanted: dict[str, Tensor] = {}
@@ -148,6 +149,11 @@ def synthesize(
         wanted["category"] = torch.nn.functional.one_hot(torch.tensor(model.categories.index(category)), len(model.categories)).float()  # fmt: skip
     if like is not None:
         wanted["statistics"] = like.vector[0]
+    if image is not None:
+        if model.picture_encoder is None:
+            raise ConfigError("This model knows no pictures. `fields train neumadiff` makes one that does.")
+        with torch.no_grad():
+            wanted["image"] = model.picture_encoder(image[None])[0]
     generator = torch.Generator().manual_seed(seed)
     kept: list[Tensor] = []
     drawn, some = 0, max(count, min(_AT_ONCE, 2 * count))

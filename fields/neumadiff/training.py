@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from fields.neumadiff.config import NeumadiffConfig
 from fields.neumadiff.encoders import text_encoder
 from fields.neumadiff.model import MaterialModel
+from fields.neumadiff.picture_encoder import Sight, gathered_sight
 from fields.neumadiff.rows import Rows, gathered
 from fields.training.state import load_optimiser, packed, unpacked
 
@@ -28,33 +30,41 @@ def told_of(drawn: Tensor) -> Tensor:
     return torch.where(how < _NOTHING, False, torch.where(how < _NOTHING + _ALONE, alone, order < 0.5))
 
 
+@dataclass
+class Lessons:
+    """What a model learns from."""
+
+    rows: Rows
+    sight: Sight | None = None
+    """Of the rows; without, it learns nothing of pictures."""
+
+
 class MaterialTraining:
-    """See `fields.training.loop.Steps`.
+    """See `fields.training.loop.Steps`."""
 
-    Args:
-        rows: materials to learn from.
-    """
-
-    def __init__(self, config: NeumadiffConfig, rows: Rows, seed: int) -> None:
+    def __init__(self, config: NeumadiffConfig, lessons: Lessons, seed: int) -> None:
         torch.manual_seed(seed)
+        rows, sight = lessons.rows, lessons.sight
         self.config, self.rows, self.seed = config, rows, seed
-        encoder = text_encoder(config.text)
-        self.model = MaterialModel.of(rows, config.size, encoder.id)
+        reader = text_encoder(config.text)
+        self.model = MaterialModel.of(rows, config.size, reader.id, sight.encoder if sight else None)
+        self.embedded = sight.embedded if sight else None
         self.vectors = self.model.whitening(rows.weights)
         kinds = torch.tensor([self.model.categories.index(category) for category in rows.categories])
         self.category = torch.nn.functional.one_hot(kinds, len(self.model.categories)).float()
         texts = sorted({caption for captions in rows.captions for caption in captions})
-        self.text = encoder.encode(texts)
+        self.text = reader.encode(texts)
         number = {text: k for k, text in enumerate(texts)}
         self.captions = [torch.tensor([number[caption] for caption in captions]) for captions in rows.captions]
         self.optimiser = torch.optim.AdamW(self.model.parameters(), config.rate, weight_decay=0.01, fused=True)
         self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
 
     @staticmethod
-    def gather(config: NeumadiffConfig, folder: Path, watch: Callable[[int, int], None]) -> Rows:
+    def gather(config: NeumadiffConfig, folder: Path, watch: Callable[[int, int], None]) -> Lessons:
         """What it learns from, made where it is missing."""
         text_encoder(config.text)  # complains now, not when materials have been fitted for minutes
-        return gathered(config, folder, watch)
+        rows, iterations = gathered(config, folder, watch), config.picture_iterations
+        return Lessons(rows, gathered_sight(rows, iterations, folder, watch) if iterations else None)
 
     def step(self, i: int) -> dict[str, Tensor]:
         config, generator = self.config, torch.Generator().manual_seed(self.seed * 1_000_003 + i)
@@ -64,8 +74,10 @@ class MaterialTraining:
         drawn = torch.rand(config.batch, generator=generator)
         told = [self.captions[k][int(u * len(self.captions[k]))] for k, u in zip(which.tolist(), drawn.tolist(), strict=True)]  # fmt: skip
         wanted = {"category": self.category[which], "text": self.text[torch.stack(told)], "statistics": self.rows.statistics[which]}  # fmt: skip
-        count = len(wanted)
-        present = told_of(torch.rand(config.batch, 1 + count, generator=generator))
+        if self.embedded is not None:
+            view = torch.randint(self.embedded.shape[1], (config.batch,), generator=generator)
+            wanted["image"] = self.embedded[which, view]
+        present = told_of(torch.rand(config.batch, 1 + len(wanted), generator=generator))
         x = self.vectors[which]
         t = torch.randint(1, self.model.schedule.steps + 1, (config.batch,), generator=generator)
         loss = self.model.loss(x, t, torch.randn(x.shape, generator=generator), wanted, present)
@@ -88,9 +100,9 @@ class MaterialTraining:
 
     @classmethod
     def resume(
-        cls, config: NeumadiffConfig, rows: Rows, seed: int, tensors: dict[str, Tensor], plain: dict
+        cls, config: NeumadiffConfig, lessons: Lessons, seed: int, tensors: dict[str, Tensor], plain: dict
     ) -> MaterialTraining:
-        training = cls(config, rows, seed)
+        training = cls(config, lessons, seed)
         model, training.average, optimiser = unpacked(tensors)
         training.model.load_state_dict(model)
         load_optimiser(training.optimiser, optimiser)

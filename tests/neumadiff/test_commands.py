@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from fields.io.images import write_image
 from fields.neumadiff.files import read_materials
 from fields.neumadiff.made_up import made_up
 from fields.neumadiff.merl import Table, write_merl
 from fields.neumadiff.nbrdf import read_networks
 from fields.neumadiff.statistics import reciprocity_error, statistics
-from fields.neumadiff.synthesis import agrees, synthesize
+from fields.neumadiff.synthesis import agrees, load_model, synthesize
 from fields.neumadiff.words import hue_off
 from tests.commands import run
 
@@ -80,6 +81,7 @@ def test_render_convert_evaluate_and_fit(red, tmp_path, capfd):
         (["synthesize", "--text", "red xyzzy"], "xyzzy is not known"),
         (["synthesize", "--category", "cheese"], "no category"),
         (["synthesize", "--count", "0"], "--count 0"),
+        (["synthesize", "--image", "nowhere.png"], "nowhere.png"),
         (["render", "nowhere.binary"], "nowhere.binary"),
         (["render", "picture.png"], "not a file of materials"),
         (["fit", "nowhere.npz"], "nowhere.npz"),
@@ -101,10 +103,23 @@ def test_a_hostile_table_is_refused(tmp_path, capfd):
 
 def test_training_by_the_command(tmp_path):
     run_folder = tmp_path / "run"
-    short = ["--materials", "12", "--fit-iterations", "40", "--iterations", "20", "--batch", "8"]
+    short = [
+        "--materials",
+        "12",
+        "--fit-iterations",
+        "40",
+        "--iterations",
+        "20",
+        "--batch",
+        "8",
+        "--picture-iterations",
+        "2",
+    ]
     assert run("train", "neumadiff", *short, "--out", run_folder) == 0
-    assert run("brdf", "synthesize", "--count", "2", "--no-check", "--no-binary", "--model", run_folder, "--out", tmp_path / "some") in (0, 2)  # fmt: skip
-    assert (run_folder / "model.safetensors").is_file()
+    picture = tmp_path / "picture.png"
+    write_image(picture, torch.rand(40, 50, 3))
+    assert run("brdf", "synthesize", "--image", picture, "--count", "2", "--no-check", "--no-binary", "--model", run_folder, "--out", tmp_path / "some") in (0, 2)  # fmt: skip
+    assert load_model(run_folder).modalities[-1] == "image"
 
 
 def test_a_table_survives_the_command(tmp_path):

@@ -9,9 +9,10 @@ from fields.neumadiff.denoiser import DenoiserConfig, denoiser
 from fields.neumadiff.diffusion import Schedule, ddim, guided
 from fields.neumadiff.model import MaterialModel
 from fields.neumadiff.network import WEIGHTS
+from fields.neumadiff.picture_encoder import DIM, PictureEncoder, Sight
 from fields.neumadiff.rows import Rows
 from fields.neumadiff.statistics import NAMES
-from fields.neumadiff.training import MaterialTraining
+from fields.neumadiff.training import Lessons, MaterialTraining
 from fields.neumadiff.whitening import Whitening
 
 
@@ -140,11 +141,12 @@ def test_going_on_gives_the_same_bits():
     weights = torch.randn(40, 5) @ torch.randn(5, WEIGHTS)
     kinds = ["metal", "plastic"] * 20
     rows = Rows(weights, kinds, [[kind] for kind in kinds], torch.zeros(40, 2, dtype=torch.long), torch.randn(40, len(NAMES)))  # fmt: skip
+    lessons = Lessons(rows, Sight(PictureEncoder().requires_grad_(False), torch.randn(40, 2, DIM)))
     config = NeumadiffConfig(iterations=4, batch=8)
-    whole = MaterialTraining(config, rows, 0)
+    whole = MaterialTraining(config, lessons, 0)
     whole.step(0)
     kept = {name: tensor.clone() for name, tensor in whole.state()[0].items()}
-    again = MaterialTraining.resume(config, rows, 0, kept, {})
+    again = MaterialTraining.resume(config, lessons, 0, kept, {})
     for training in (whole, again):
         training.step(1)
     one, other = whole.state()[0], again.state()[0]
