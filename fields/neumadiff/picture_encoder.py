@@ -61,7 +61,9 @@ def learn(pictures: Pictures, statistics: Tensor, iterations: int, watch: Callab
     for i in range(iterations):
         generator = torch.Generator().manual_seed(i)
         for group in optimiser.param_groups:
-            group["lr"] = _RATE * min(1, _WARM * (i + 1) / iterations) * (0.5 + 0.5 * math.cos(math.pi * i / iterations))
+            group["lr"] = (
+                _RATE * min(1, _WARM * (i + 1) / iterations) * (0.5 + 0.5 * math.cos(math.pi * i / iterations))
+            )
         # What shares pictures may be the same but for the order of its channels, and the same altogether where it is grey.
         order = torch.randperm(len(statistics), generator=generator)
         which = order[_first(pictures.of[order])][:_BATCH]
