@@ -1,6 +1,6 @@
 """What a model makes of pictures of materials that it never learned from: ``python -m fields.benchmarks.material_pictures --model RUN``.
 
-Made-up materials of another seed are on spheres and knobs, each in two lights of its own, and before anything. Does the encoder say what their statistics are, and find a
+Made-up materials of another seed are on spheres and knobs, in lights of another seed too, and before anything. Does the encoder say what their statistics are, and find a
 material in another light? And are materials that are drawn of a picture, none of them left out, nearer to its material than what is drawn of nothing?
 """
 
@@ -22,8 +22,8 @@ from fields.neumadiff.synthesis import load_model, synthesize
 from fields.neumadiff.words import GREY, hue_and_chroma, hue_off, lab
 from fields.relighting.develop import develop
 
-_COUNT, _EACH = 50, 4
-"""Materials, and how many are drawn of a picture."""
+_COUNT, _AT_ONCE, _EACH = 50, 5, 4
+"""Materials, how many are in the same two lights, and how many are drawn of a picture."""
 _SEED = 1
 """Of materials and lights; models learn from those of 0."""
 _WIDTH = NAMES.index("half width")
@@ -56,8 +56,8 @@ def main() -> None:
         raise ConfigError("This needs a model that knows pictures, and has learned from made-up materials.")
     generator = torch.Generator().manual_seed(_SEED)
     shown = torch.cat(
-        [taken(known[[k]], [random_light(generator) for _ in range(2)], generator) for k in range(_COUNT)]
-    )
+        [taken(known[some], [random_light(generator) for _ in range(2)], generator) for some in torch.arange(_COUNT).split(_AT_ONCE)]
+    )  # fmt: skip
     first, second = (looked_at(view.permute(0, 3, 1, 2), generator) for view in shown.unbind(1))
     true, usual, deviation = statistics(known).vector, model.usual, model.usual_deviation
     with torch.no_grad():
