@@ -1,28 +1,26 @@
-"""How well new materials stand for real ones: ``python -m fields.benchmarks.materials OUT``.
+"""How well new materials stand for real ones: ``python -m fields.benchmarks.materials OUT --measured NETWORKS.npz``.
 
 Ours and the baselines learn from training rows, draw as many materials as there are references, and are compared with these: by reflectances and by
 pictures. Training rows themselves are the yardstick: nothing that learned from them can be expected to come closer.
 
 Two protocols. `paper`: references are rows drawn at random, as published; near copies of each, its channels in other orders, stay in training.
-`by_material`: a fifth of the materials is kept from training with all that was made of them, blends too; references are made of these alone.
+`by_material`: a fifth of the materials is kept from training with all that is made of them; references are made of these alone, and fitted by themselves.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fields.io.atomic import write_json
 from fields.io.images import contact_sheet, write_image
 from fields.neumadiff.baselines import BASELINES, from_log_table, log_table
+from fields.neumadiff.config import NeumadiffConfig
 from fields.neumadiff.metrics import (
     PICTURES,
     REFLECTANCE,
@@ -33,13 +31,16 @@ from fields.neumadiff.metrics import (
     reflectance_distances,
     spacing,
 )
-from fields.neumadiff.network import DIALECTS, ORDERS, Networks, permuted
+from fields.neumadiff.network import Networks
 from fields.neumadiff.preview import preview
+from fields.neumadiff.rows import Rows, labelled, of_measured
+from fields.neumadiff.training import MaterialTraining
 from fields.relighting.develop import develop
 
-Protocol = Literal["paper", "by_material"]
-Draw = Callable[[Networks, int, torch.Generator], Networks]
+Draw = Callable[[Rows, int, torch.Generator], Networks]
 """Of training rows and a count: new materials."""
+Fit = Callable[[Tensor], Rows]
+"""Of the numbers of some materials: rows made of these alone."""
 
 ON_TABLES = ("PCA + Gaussian", "PCA + mixture")
 """Baselines that learn logarithms of reflectances as well. There are no pictures of what they draw."""
@@ -82,26 +83,31 @@ class Result:
     """The same over what is typical between training rows."""
 
 
-def split(
-    parents: Tensor, protocol: Protocol, count: int, generator: torch.Generator, held_out: float = 0.2
-) -> tuple[Tensor, Tensor]:
-    """Numbers of training rows, and of up to `count` references.
+def paper(fit: Fit, materials: int, count: int, generator: torch.Generator) -> tuple[Rows, Rows]:
+    """Training rows and `count` references: of all rows, whatever they are made of."""
+    rows = fit(torch.arange(materials))
+    order = torch.randperm(len(rows), generator=generator)
+    return rows[order[count:]], rows[order[:count]]
+
+
+def by_material(
+    fit: Fit, materials: int, count: int, generator: torch.Generator, held_out: float = 0.2
+) -> tuple[Rows, Rows]:
+    """Training rows and up to `count` references that have no material in common.
 
     Args:
-        parents: (R, P) numbers of the materials that each row was made of; one of them several times where there are fewer.
-        held_out: share of the materials that `by_material` keeps from training. Blends with one parent on either side are on none.
+        held_out: share of the materials that references are made of.
     """
-    if protocol == "paper":
-        order = torch.randperm(len(parents), generator=generator)
-        return order[count:], order[:count]
-    materials = parents.unique()
-    kept = materials[torch.randperm(len(materials), generator=generator)[: round(held_out * len(materials))]]
-    touched = torch.isin(parents, kept)
-    training, references = (~touched.any(1)).nonzero()[:, 0], touched.all(1).nonzero()[:, 0]
-    return training, references[torch.randperm(len(references), generator=generator)[:count]]
+    order = torch.randperm(materials, generator=generator)
+    kept = round(held_out * materials)
+    references = fit(order[:kept])
+    return fit(order[kept:]), references[torch.randperm(len(references), generator=generator)[:count]]
 
 
-def drawn(training: Networks, count: int, ours: Mapping[str, Draw], seed: int) -> dict[str, Materials]:
+PROTOCOLS = {"paper": paper, "by_material": by_material}
+
+
+def drawn(training: Rows, count: int, ours: Mapping[str, Draw], seed: int) -> dict[str, Materials]:
     """By each baseline on weights and on tables, and by ours."""
 
     def generator() -> torch.Generator:
@@ -109,11 +115,11 @@ def drawn(training: Networks, count: int, ours: Mapping[str, Draw], seed: int) -
 
     found = {
         f"{name}, weights" if name in ON_TABLES else name: Materials.of(
-            Networks(draw(training.weights, count, generator()), training.dialect)
+            replace(training.networks, weights=draw(training.weights, count, generator()))
         )
         for name, draw in BASELINES.items()
     }
-    table = log_table(training(measuring_angles()))
+    table = log_table(training.networks(measuring_angles()))
     for name in ON_TABLES:
         found[f"{name}, tables"] = Materials(from_log_table(BASELINES[name](table, count, generator())))
     return found | {name: Materials.of(draw(training, count, generator())) for name, draw in ours.items()}
@@ -158,38 +164,54 @@ def table(results: list[Result]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
-def run(rows: Networks, parents: Tensor, ours: Mapping[str, Draw], out: Path, count: int = 120, seed: int = 0) -> None:
+def run(fit: Fit, materials: int, ours: Mapping[str, Draw], out: Path, count: int = 120, seed: int = 0) -> None:
     """Both protocols: prints a table for each, and writes it and pictures of what was drawn to a folder."""
-    for protocol in get_args(Protocol):
-        learned, kept = split(parents, protocol, count, torch.Generator().manual_seed(seed))
-        training, references = rows[learned], Materials.of(rows[kept])
-        samples = drawn(training, len(kept), ours, seed)
-        results = evaluate(training, references, samples)
-        print(f"\n{protocol}: {len(learned)} training rows, {len(kept)} references\n\n{table(results)}", flush=True)
+    for protocol, split in PROTOCOLS.items():
+        training, kept = split(fit, materials, count, torch.Generator().manual_seed(seed))
+        references, samples = Materials.of(kept.networks), drawn(training, len(kept), ours, seed)
+        results = evaluate(training.networks, references, samples)
+        print(f"\n{protocol}: {len(training)} training rows, {len(kept)} references\n\n{table(results)}", flush=True)
         write_json(out / f"{protocol}.json", [asdict(result) for result in results])
-        for name, materials in ({"references": references} | samples).items():
-            if materials.pictures is not None:
-                shown = materials.pictures[:_SHOWN].nan_to_num()
+        for name, materials_drawn in ({"references": references} | samples).items():
+            if materials_drawn.pictures is not None:
+                shown = materials_drawn.pictures[:_SHOWN].nan_to_num()
                 sheet = contact_sheet(shown, [""] * len(shown), columns=8)
                 write_image(out / protocol / f"{name.replace(' ', '_').replace(',', '')}.png", sheet)
 
 
-def published_rows() -> tuple[Networks, Tensor]:
-    """MERL's materials as they were published, in six orders of their channels, and their parents. They have no common start: weights of
-    one say little of another's."""
-    path = Path(os.environ["FIELDS_DATA"]) / "brdf" / "nbrdf_weights.npz"
-    with np.load(path, allow_pickle=False) as file:
-        weights = torch.from_numpy(file["weights"][file["source"] == "merl"])
-    rows = torch.cat([permuted(weights, order) for order in ORDERS])
-    return Networks(rows, DIALECTS["sztrajman"]), torch.arange(len(weights)).repeat(len(ORDERS))[:, None]
+def diffusion(config: NeumadiffConfig) -> Draw:
+    """Ours: learns from the rows, and draws without being told anything."""
+
+    def draw(rows: Rows, count: int, generator: torch.Generator) -> Networks:
+        training = MaterialTraining(config, rows, generator.initial_seed())
+        for i in range(config.iterations):
+            training.step(i)
+        training.finish()
+        return training.model.float().eval().draw(count, generator=generator)
+
+    return draw
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--measured", type=Path, required=True, help="networks of measured materials")
     parser.add_argument("--count", type=int, default=120)
+    parser.add_argument("--iterations", type=int, default=NeumadiffConfig.iterations)
     arguments = parser.parse_args()
-    run(*published_rows(), {}, arguments.out, arguments.count)
+    config = NeumadiffConfig(measured=str(arguments.measured), iterations=arguments.iterations)
+    networks, categories, names = labelled(arguments.measured, config.source)
+
+    def fit(which: Tensor) -> Rows:
+        """With as many blends for each material as all have."""
+        file = arguments.out / f"{len(which)}-of-{len(networks)}.safetensors"
+        if not file.exists():
+            some, blends = which.tolist(), round(config.blends * len(which) / len(networks))
+            of = [categories[k] for k in some], [names[k] for k in some]
+            of_measured(networks[which], *of, blends, config.fit_iterations, lambda done, total: None).save(file)
+        return Rows.load(file)
+
+    run(fit, len(networks), {"ours": diffusion(config)}, arguments.out, arguments.count)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import colorsys
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
+from fields.neumadiff.energy import albedo
 from fields.neumadiff.network import ORDERS
 from fields.neumadiff.principled import Principled
 from fields.neumadiff.words import colour_of
@@ -30,6 +31,10 @@ KINDS = {
 """And how often each is drawn."""
 UNSEEN = {("metal", "pink"), ("rubber", "purple"), ("fabric", "turquoise"), ("plastic", "orange"), ("metallic paint", "yellow")}  # fmt: skip
 """Pairs that are never made, so that it can be seen what a model makes of words that it has not met together."""
+
+
+_MOST, _AT_ONCE = 0.92, 100
+"""Of the light that is reflected in any direction: networks are off by some percent, and what they reflect must stay below all. And how many are looked at together."""
 
 
 @dataclass
@@ -57,14 +62,23 @@ def made_up(count: int, seed: int = 0) -> MadeUp:
         categories.append(kind)
         names.append(name)
     columns = [torch.tensor(np.array(column), dtype=torch.float32) for column in zip(*rows, strict=True)]
-    return MadeUp(Principled(*columns), categories, names)
+    return MadeUp(_dimmed(Principled(*columns)), categories, names)
+
+
+def _dimmed(materials: Principled) -> Principled:
+    """Those that reflect more of the light than there is, or nearly, in any direction, are made darker."""
+    most = torch.cat([albedo(materials[k : k + _AT_ONCE]).amax((1, 2)) for k in range(0, len(materials), _AT_ONCE)])
+    fall = (_MOST / most).clamp(max=1)
+    dim = {name: getattr(materials, name) * fall[:, None] for name in ("base", "sheen")}
+    return replace(materials, specular=materials.specular * fall[:, None, None], **dim)
 
 
 def _unseen(kind: str, row: tuple) -> bool:
     """In any order of its channels, for those are made of it too."""
     base, _, specular, *_ = row
-    shown = torch.tensor(base + np.sum(specular, 0) * (kind in ("metal", "metallic paint")), dtype=torch.float32)
-    return any((kind, colour_of(shown[list(order)]).name) in UNSEEN for order in ORDERS)
+    shown = torch.tensor(np.array([base + share * np.sum(specular, 0) for share in (0, 0.25, 0.5, 1)])).float()
+    called = {word for order in ORDERS for seen in shown[:, list(order)] for word in colour_of(seen).name.split()}
+    return any((kind, word) in UNSEEN for word in called)
 
 
 def _material(kind: str, rng: np.random.Generator) -> tuple:

@@ -49,15 +49,22 @@ class Principled:
         rise = (1 - theta_d.cos()).clamp(min=0) ** 5
         back = 0.5 + 2 * theta_d.cos().square() * self.roughness[:, None]
         diffuse = (1 + (back - 1) * (1 - light) ** 5) * (1 + (back - 1) * (1 - eye) ** 5) / math.pi
-        total = diffuse[..., None] * self.base[:, None] + rise[:, None] / math.pi * self.sheen[:, None]
-        for specular, width in zip(self.specular.unbind(1), self.width.unbind(1), strict=True):
+        # Together the lobes reflect all there is along the surface, unless they hardly reflect at all; what they do does not reach the base.
+        both = self.specular.sum(1, keepdim=True)
+        most = (50 * both).clamp(max=1)
+        reached = (1 - (1 - light) ** 5) * (1 - (1 - eye) ** 5)
+        under = 1 - most.amax(-1) * (1 - reached)
+        total = (diffuse * under)[..., None] * self.base[:, None] + rise[:, None] / math.pi * self.sheen[:, None]
+        shares = self.specular / both.clamp(min=1e-6) * most
+        for specular, grazing, width in zip(
+            self.specular.unbind(1), shares.unbind(1), self.width.unbind(1), strict=True
+        ):
             square = width.square()[:, None]
             # As 1 + (α² − 1) cos² cancels in the highlight of a mirror, this is written in the sine.
             spread = (theta_h.cos().square() * square + theta_h.sin().square()).square().clamp(min=1e-12)
             shadowed = light * torch.sqrt(eye.square() * (1 - square) + square) + eye * torch.sqrt(
                 light.square() * (1 - square) + square
             )
-            grazing = (50 * specular).clamp(max=1)
             fresnel = specular[:, None] + (grazing - specular)[:, None] * rise[:, None]
             total = total + (square / math.pi / spread * 0.5 / shadowed)[..., None] * fresnel
         return total * above[:, None]

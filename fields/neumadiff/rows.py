@@ -19,7 +19,7 @@ from fields.neumadiff.config import NeumadiffConfig
 from fields.neumadiff.fitting import Many, fit_together
 from fields.neumadiff.made_up import made_up
 from fields.neumadiff.nbrdf import read_metadata, read_networks
-from fields.neumadiff.network import ORDERS, WEIGHTS, Networks, permuted
+from fields.neumadiff.network import DIALECTS, ORDERS, WEIGHTS, Networks, permuted
 from fields.neumadiff.statistics import Statistics, statistics
 from fields.neumadiff.words import captions
 
@@ -42,6 +42,18 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.weights)
+
+    def __getitem__(self, which: Tensor) -> Rows:
+        """Some of them, by number."""
+        numbers = which.tolist()
+        return replace(
+            self, weights=self.weights[which], categories=[self.categories[k] for k in numbers],
+            captions=[self.captions[k] for k in numbers], parents=self.parents[which], statistics=self.statistics[which],
+        )  # fmt: skip
+
+    @property
+    def networks(self) -> Networks:
+        return Networks(self.weights, DIALECTS[self.dialect])
 
     def save(self, path: Path) -> None:
         tensors = {"weights": self.weights, "parents": self.parents, "statistics": self.statistics}
@@ -82,8 +94,8 @@ def in_all_colours(networks: Networks, categories: list[str], names: list[tuple[
 def _words(found: Statistics, categories: list[str], names: list[tuple[str, ...]]) -> list[list[str]]:
     widths = found.half_width.tolist()
     return [
-        captions(albedo, width, category, own)
-        for albedo, width, category, own in zip(found.albedo, widths, categories, names, strict=True)
+        captions(seen, width, category, own)
+        for seen, width, category, own in zip(found.seen, widths, categories, names, strict=True)
     ]
 
 

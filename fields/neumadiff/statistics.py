@@ -72,9 +72,14 @@ class Statistics:
         rest = torch.stack([width, peak, self.base_share, self.highlight_saturation], -1)
         return torch.cat([self.mean.log1p(), self.most.log1p(), self.albedo, self.base, rest], -1)
 
+    @property
+    def seen(self) -> Tensor:
+        """(M, 3) linear colour that a material is seen in: its base, for a white highlight makes a colour another; where that is little, all of it."""
+        return torch.where(self.base_share[:, None] > 0.5, self.base, self.albedo)
+
     def hue(self) -> tuple[Tensor, Tensor]:
-        """Degrees and chroma in CIELAB (M,) of what a material is seen in: its base, for a white highlight makes a colour another; where that is little, all of it."""
-        return hue_and_chroma(torch.where(self.base_share[:, None] > 0.5, self.base, self.albedo))
+        """Degrees and chroma in CIELAB (M,) of what a material is `seen` in."""
+        return hue_and_chroma(self.seen)
 
 
 def statistics(materials: Callable[[Tensor], Tensor]) -> Statistics:

@@ -21,10 +21,10 @@ from fields.neumadiff.energy import albedo
 from fields.neumadiff.model import MaterialModel
 from fields.neumadiff.network import Networks
 from fields.neumadiff.statistics import Statistics, classes, statistics
-from fields.neumadiff.words import GREY, HUES, hue_off, lab, words_in
+from fields.neumadiff.words import GREY, HUES, goes_by, hue_off, lab, words_in
 
-_HUE, _CHROMA = 22.0, 26.0
-"""Degrees by which a colour may be off, and how far from grey it must be: what people still call by its name."""
+_HUE = 22.0
+"""Degrees by which a metal's colour may be off its own."""
 _AT_ONCE, _MOST_TRIES = 64, 1024
 """Materials drawn at a time, and before giving up."""
 
@@ -62,13 +62,12 @@ def _of_class(name: str) -> Check:
     return lambda found, scale: classes(found, scale)[name]
 
 
-def _coloured(wanted: float) -> Check:
-    def check(found: Statistics, scale: str) -> Tensor:
-        hue, chroma = found.hue()
-        off, nearest = hue_off(hue, wanted), torch.stack([hue_off(hue, other) for other in HUES.values()]).amin(0)
-        return (off < _HUE) & (off <= nearest) & (chroma > _CHROMA)
+def _coloured(name: str) -> Check:
+    return lambda found, scale: goes_by(found.seen, name)
 
-    return check
+
+def _lightness(found: Statistics) -> Tensor:
+    return lab(found.seen)[:, 0]
 
 
 def _metal(wanted: float) -> Check:
@@ -78,7 +77,7 @@ def _metal(wanted: float) -> Check:
 
 def _plastic(found: Statistics, scale: str) -> Tensor:
     # In dark plastic the highlight is most of what there is to see.
-    dark = lab(found.albedo)[:, 0] < 40
+    dark = _lightness(found) < 40
     return (found.highlight_saturation < 0.2) & ((found.base_share > 0.5) | dark) & ~classes(found, scale)["mirror"]
 
 
@@ -87,14 +86,14 @@ def _matte(found: Statistics, scale: str) -> Tensor:
 
 
 _CHECKS: dict[str, Check] = {
-    **{name: _coloured(hue) for name, hue in HUES.items()},
+    **{name: _coloured(name) for name in HUES},
     "grey": lambda found, scale: found.hue()[1] < 2 * GREY,
     "silver": lambda found, scale: found.hue()[1] < 2 * GREY,
-    "black": lambda found, scale: lab(found.albedo)[:, 0] < 30,
-    "white": lambda found, scale: (lab(found.albedo)[:, 0] > 72) & (found.hue()[1] < 2 * GREY),
-    "dark": lambda found, scale: lab(found.albedo)[:, 0] < 50,
-    "light": lambda found, scale: lab(found.albedo)[:, 0] > 50,
-    "brown": lambda found, scale: (hue_off(found.hue()[0], 65) < 35) & (lab(found.albedo)[:, 0] < 62),
+    "black": lambda found, scale: _lightness(found) < 30,
+    "white": lambda found, scale: (_lightness(found) > 72) & (found.hue()[1] < 2 * GREY),
+    "dark": lambda found, scale: _lightness(found) < 50,
+    "light": lambda found, scale: _lightness(found) > 50,
+    "brown": lambda found, scale: (hue_off(found.hue()[0], 65) < 35) & (_lightness(found) < 62),
     "gold": _metal(82), "copper": _metal(55), "brass": _metal(90), "bronze": _metal(78),
     "metal": _of_class("metallic"),
     "mirror": lambda found, scale: (found.half_width < 0.8) & _of_class("metallic")(found, scale),

@@ -19,8 +19,15 @@ from fields.training.state import load_optimiser, packed, unpacked
 
 _AVERAGED = 0.999
 """Of the weights, from one iteration to the next."""
-_DROPPED, _ALL_DROPPED = 0.3, 0.1
-"""How often a condition is left out, and all of them at once."""
+_NOTHING, _ALONE = 0.1, 0.6
+"""How often nothing is told of a material, and one thing alone: statistics say all that words do, and beside them words would not be listened to."""
+
+
+def told_of(drawn: Tensor) -> Tensor:
+    """Which of C things are told of materials, bool (B, C), of random numbers (B, 1 + C)."""
+    how, order = drawn[:, :1], drawn[:, 1:]
+    alone = order == order.amin(1, keepdim=True)
+    return torch.where(how < _NOTHING, False, torch.where(how < _NOTHING + _ALONE, alone, order < 0.5))
 
 
 class MaterialTraining:
@@ -61,8 +68,7 @@ class MaterialTraining:
         told = [self.captions[k][int(u * len(self.captions[k]))] for k, u in zip(which.tolist(), drawn.tolist(), strict=True)]  # fmt: skip
         wanted = {"category": self.category[which], "text": self.text[torch.stack(told)], "statistics": self.rows.statistics[which]}  # fmt: skip
         count = len(wanted)
-        present = torch.rand(config.batch, count, generator=generator) > _DROPPED
-        present &= torch.rand(config.batch, 1, generator=generator) > _ALL_DROPPED
+        present = told_of(torch.rand(config.batch, 1 + count, generator=generator))
         x = self.vectors[which]
         t = torch.randint(1, self.model.schedule.steps + 1, (config.batch,), generator=generator)
         noise = torch.randn(x.shape, generator=generator)

@@ -17,6 +17,8 @@ HUES = {
 """Degrees about the grey axis of CIELAB at which a colour is most itself."""
 GREY = 9.0
 """Chroma below which there is no hue."""
+_OFF, _STRONG = 22.0, 26.0
+"""Degrees by which a hue may be off and still go by its name, and the chroma from which it needs no other word; less of it in the dark."""
 BLACK, DARK, LIGHT, WHITE = 22.0, 40.0, 68.0, 82.0
 """Lightness below which what has no hue is black, and what has is dark (a strong colour less so); above which that is light, and the other white."""
 
@@ -68,11 +70,23 @@ def hue_off(hue: Tensor, wanted: float) -> Tensor:
     return ((hue - wanted + 180) % 360 - 180).abs()
 
 
+def goes_by(colour: Tensor, name: str) -> Tensor:
+    """Which of linear sRGB colours (…, 3) anybody would call by one of the names of `HUES`, (…)."""
+    hue, chroma = hue_and_chroma(colour)
+    off, nearest = hue_off(hue, HUES[name]), torch.stack([hue_off(hue, other) for other in HUES.values()]).amin(0)
+    return (off < _OFF) & (off <= nearest) & (chroma > _strong(lab(colour)[..., 0]))
+
+
+def _strong(lightness: Tensor) -> Tensor:
+    return (0.52 * lightness).clamp(GREY, _STRONG)
+
+
 @dataclass(frozen=True)
 class Colour:
     """What a colour is called."""
 
     name: str
+    """One word where it is all that needs to be said; else two, as of turquoise blue and greyish red."""
     shade: str = ""
     """dark, light, or nothing; of what has a hue."""
 
@@ -85,9 +99,13 @@ def colour_of(albedo: Tensor) -> Colour:
         return Colour("black" if lightness < BLACK else "white" if lightness > WHITE else "grey")
     if lightness < 10:
         return Colour("black")
-    name = min(HUES, key=lambda name: float(hue_off(torch.tensor(hue), HUES[name])))
+    second, name = sorted(HUES, key=lambda name: -float(hue_off(torch.tensor(hue), HUES[name])))[-2:]
     if name in ("orange", "red", "yellow") and lightness < 55 and chroma < 60 and 40 < hue < 95:
-        return Colour("brown", "dark" if lightness < 30 else "light" if lightness > 48 else "")
+        return Colour("brown", "dark" if lightness < 30 else "light" if lightness > 50 else "")
+    if chroma < _strong(torch.tensor(lightness)):
+        return Colour(f"greyish {name}")
+    if not goes_by(albedo, name):
+        name = f"{second} {name}"
     return Colour(
         name, "dark" if lightness + 0.12 * chroma < DARK else "light" if lightness > LIGHT and chroma < 55 else ""
     )
@@ -98,9 +116,9 @@ def gloss_of(half_width: float) -> str:
     return next(name for name, most in _WIDTHS if half_width < most)
 
 
-def captions(albedo: Tensor, half_width: float, category: str, names: tuple[str, ...] = ()) -> list[str]:
-    """What one material may be called, of linear albedo (3,); `names` are its own, as gold has."""
-    colour, called = colour_of(albedo), list(CATEGORIES.get(category, (category,)))
+def captions(seen: Tensor, half_width: float, category: str, names: tuple[str, ...] = ()) -> list[str]:
+    """What one material may be called that is seen in a linear colour (3,); `names` are its own, as gold has."""
+    colour, called = colour_of(seen), list(CATEGORIES.get(category, (category,)))
     glossy = [word for word in GLOSS[gloss_of(half_width)] if word != "brushed" or "metal" in category]
     metal = category in ("metal", "mirror")
     plain = [colour.name] + ([f"{colour.shade} {colour.name}"] if colour.shade else [])
@@ -137,7 +155,7 @@ _NOTHING = {
 _SAME = {
     "gray": "grey", "colour": "", "color": "", "metallic": "metal", "mirror-like": "mirror", "mirrorlike": "mirror", "mat": "matte", "shiny": "glossy",
     "cyan": "turquoise", "teal": "turquoise", "violet": "purple", "magenta": "purple", "cloth": "fabric", "textile": "fabric", "bright": "light", "pale": "light",
-    "deep": "dark", "silicone": "rubber", "rock": "stone", "porcelain": "ceramic", "semi-gloss": "satin", "aluminum": "aluminium", "fabrics": "fabric", "cotton": "fabric",
+    "deep": "dark", "grayish": "greyish", "silicone": "rubber", "rock": "stone", "porcelain": "ceramic", "semi-gloss": "satin", "aluminum": "aluminium", "fabrics": "fabric", "cotton": "fabric",
     "dull": "matte", "crimson": "red", "scarlet": "red", "navy": "blue", "emerald": "green",
 }  # fmt: skip
 
