@@ -68,12 +68,11 @@ def _ended(failures: dict) -> int:
 def _main() -> int:
     """One of the processes."""
     from fields.apps import train
-    from torch.distributed.elastic.multiprocessing.errors import get_error_handler, record
+    from torch.distributed.elastic.multiprocessing.errors import record
 
     try:
         return record(train.main)(sys.argv[1:]) or 0
-    except FieldsError as error:
-        get_error_handler().record_exception(error)
+    except FieldsError as error:  # which has been recorded, for the launcher to say
         return _LEFT_ALONE if isinstance(error, ProcessError) else 2
 
 

@@ -53,6 +53,9 @@ class GarfTraining:
     def gather(config: GarfConfig, folder: Path, watch: Callable[[int, int], None]) -> list[Path]:
         """What it learns from, made where it is missing."""
         _kept(config)  # complains now, not when objects have been broken for minutes
+        for size, iterations in ((config.encoder_batch, config.encoder_iterations), (config.batch, config.flow_iterations)):
+            if iterations:
+                processes.require_alike(size)
         return prepare(folder, config.objects, watch)
 
     def step(self, i: int) -> dict[str, Tensor]:
@@ -88,14 +91,23 @@ class GarfTraining:
         config = self.config
         _set_rate(self.optimiser, config.encoder_rate, i / config.encoder_iterations)
         chosen = [draw.randrange(len(self.clouds)) for _ in range(config.encoder_batch)]
-        found = []
-        for k in processes.share(torch.arange(len(chosen))).tolist():
+        own = processes.share(torch.arange(len(chosen))).tolist()
+        norms = [b for b in self.model.encoder.buffers() if b.is_floating_point()]  # what batch norms have seen
+        before, after = [b.clone() for b in norms], [torch.zeros_like(b) for b in norms]
+        found = torch.zeros(3)
+        self.optimiser.zero_grad()
+        for k in own:
             torch.manual_seed(seed + (k << 40))  # for each of its own: another process may draw for those before it
-            found.append(self._encoder_loss(self._cloud(chosen[k])))
-        label, fit, hit = torch.stack([torch.stack(one) for one in found]).mean(0)
-        self._descend(label + config.fit * fit, self.model.encoder)
-        processes.mean_of_buffers(self.model.encoder)
-        label, fit, hit = processes.mean(label, fit, hit)
+            label, fit, hit = self._encoder_loss(self._cloud(chosen[k]))
+            ((label + config.fit * fit) / len(own)).backward()
+            found += torch.stack([label, fit, hit]).detach() / len(own)
+            for norm, was, total in zip(norms, before, after, strict=True):
+                total += norm / len(own)
+                norm.copy_(was)
+        for norm, total in zip(norms, processes.mean(*after), strict=True):
+            norm.copy_(total)
+        self._descend(self.model.encoder)
+        label, fit, hit = processes.mean(*found)
         return {"label": label, "fit": fit, "right": hit}
 
     def _encoder_loss(self, cloud: Cloud) -> tuple[Tensor, Tensor, Tensor]:
@@ -142,7 +154,9 @@ class GarfTraining:
         said = denoiser(*batch.shown, t[here], r[here], batch.anchor, sigma[own], batch.tokens)
         (weight,) = processes.weights(here.sum())  # of fragments, of which objects have not equally many
         loss = weight * (said - velocity[here]).square().mean()
-        self._descend(loss, denoiser)
+        self.optimiser.zero_grad()
+        loss.backward()
+        self._descend(denoiser)
         keep = min(_AVERAGED, (i + 1) / (i + 10))
         with torch.no_grad():
             for name, value in denoiser.state_dict().items():
@@ -150,9 +164,7 @@ class GarfTraining:
         (loss,) = processes.mean(loss.detach())
         return {"flow": loss}
 
-    def _descend(self, loss: Tensor, module: torch.nn.Module) -> None:
-        self.optimiser.zero_grad()
-        loss.backward()
+    def _descend(self, module: torch.nn.Module) -> None:
         processes.mean_of_gradients(self.optimiser)
         torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         self.optimiser.step()

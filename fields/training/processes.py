@@ -83,12 +83,17 @@ def share(batch: Tensor) -> Tensor:
     Raises:
         ConfigError: not as many rows for each.
     """
-    processes = count()
-    if len(batch) % processes:
+    require_alike(len(batch))
+    return batch[dist.get_rank() :: count()] if _several() else batch
+
+
+def require_alike(size: int) -> None:
+    """Raises ConfigError where not every process gets as many of a batch of this size."""
+    if size % count():
         raise ConfigError(
-            f"{processes} processes cannot share a batch of {len(batch)} alike. Make it a multiple of {processes}."
+            f"{count()} processes cannot share a batch of {size} alike. Make it (--rays, --batch, --encoder-batch) a "
+            f"multiple of {count()}."
         )
-    return batch[dist.get_rank() :: processes] if processes > 1 else batch
 
 
 def mean_of_gradients(*optimisers: torch.optim.Optimizer) -> None:
@@ -118,19 +123,12 @@ def mean_of_gradients(*optimisers: torch.optim.Optimizer) -> None:
         means = means[size:]
 
 
-def mean_of_buffers(module: torch.nn.Module) -> None:
-    """Of what its layers have seen, as batch norms do."""
-    if _several():
-        for buffer in module.buffers():
-            if buffer.is_floating_point():
-                _summed(buffer).div_(count())
-
-
 def mean(*values: Tensor) -> list[Tensor]:
-    """Each number () in its mean over the processes."""
-    if not _several():
+    """Each tensor in its mean over the processes."""
+    if not values or not _several():
         return list(values)
-    return list(_summed(torch.stack([v.detach().float() for v in values])).div_(count()))
+    sent = _summed(torch.cat([v.detach().float().reshape(-1) for v in values])).div_(count())
+    return [m.view_as(v) for m, v in zip(sent.split([v.numel() for v in values]), values, strict=True)]
 
 
 def weights(*counts: Tensor) -> list[Tensor]:
