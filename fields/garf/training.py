@@ -53,7 +53,10 @@ class GarfTraining:
     def gather(config: GarfConfig, folder: Path, watch: Callable[[int, int], None]) -> list[Path]:
         """What it learns from, made where it is missing."""
         _kept(config)  # complains now, not when objects have been broken for minutes
-        for size, iterations in ((config.encoder_batch, config.encoder_iterations), (config.batch, config.flow_iterations)):
+        for size, iterations in (
+            (config.encoder_batch, config.encoder_iterations),
+            (config.batch, config.flow_iterations),
+        ):
             if iterations:
                 processes.require_alike(size)
         return prepare(folder, config.objects, watch)
