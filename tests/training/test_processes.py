@@ -16,6 +16,7 @@ from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 from fields.errors import ConfigError, FieldsError, ProcessError
 from fields.methods import methods, models
 from fields.training import processes
+from fields.training.radiance import RadianceTraining
 from tests.commands import run
 from tests.training.together import trained, work
 
@@ -184,3 +185,10 @@ def test_what_ended_them_is_said(tmp_path):
 def test_devices_that_make_no_sense_are_refused(tmp_path, capfd):
     assert run("train", "tensorf-vm", "--devices", 0, "--out", tmp_path) == 2
     assert "devices is 0; it must be at least 1" in capfd.readouterr().err
+
+
+def test_a_training_that_does_not_share_is_refused(tmp_path, capfd, monkeypatch):
+    """As one that somebody registered who does not know of several processes."""
+    monkeypatch.setattr(RadianceTraining, "shares", False)
+    assert run("train", "tensorf-vm", "--devices", 2, "--out", tmp_path) == 2
+    assert "tensorf-vm trains in one process only. Leave out --devices." in capfd.readouterr().err
