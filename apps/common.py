@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -80,6 +81,14 @@ def demo_scene() -> Path:
 def demo_fragments() -> Path:
     """The embedded broken vase."""
     return shipped("assets") / "demo-garf"
+
+
+def watching(title: str) -> AbstractContextManager[Any]:
+    """A `Progress` to watch with; where several processes train, for the first of them only."""
+    from fields.training import processes
+    from fields.training.loop import Silent
+
+    return Progress(title) if processes.writer() else nullcontext(Silent())
 
 
 class Progress:

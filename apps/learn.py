@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from fields.apps.common import Progress, parse
+from fields.apps.common import parse, watching
 
 from fields.methods import Learner
 
@@ -21,6 +21,8 @@ class Options:
     """Run folder. Default: runs/MODEL."""
     cache: Path | None = None
     """Where what is learned from is kept. Default: objects in the run folder."""
+    devices: int = 1
+    """Train in so many processes, each with a part of the CPU. The result is that of one."""
     seed: int = 0
     """Of all random numbers."""
     checkpoint_seconds: float = 120.0
@@ -38,36 +40,54 @@ def main(chosen: Learner, arguments: list[str]) -> int:
     )
     options = parse(arguments, every, f"fields train {chosen.name}", chosen.summary)
 
+    import torch
+
+    from fields.training import processes
+
+    if options.devices != 1 and not processes.launched():
+        from fields.apps.launching import launch
+
+        return launch(chosen, options.devices, [chosen.name, *arguments])
+    with processes.joined(chosen, torch.device("cpu")):
+        return train(chosen, options, arguments)
+
+
+def train(chosen: Learner, options: Any, arguments: list[str]) -> int:
     from torch.utils.tensorboard import SummaryWriter
 
     from fields.io.run import save_field
+    from fields.training import processes
     from fields.training.loop import Interrupted, Loop
 
     settings, out = options.settings, options.out or Path("runs") / chosen.name
     begin: Any = chosen.load_training()
-    with Progress("Gathering") as progress:
+    with watching("Gathering") as progress, processes.first_the_writer():
         objects = begin.gather(settings, options.cache or out / "objects", progress.step)
     plain = dataclasses.asdict(settings)
     loop = Loop(chosen.name, plain, options.seed, "", out)
-    if options.resume:
-        training, start, spent = loop.stopped(partial(begin.resume, settings, objects, options.seed))
-    else:
-        training, start, spent = begin(settings, objects, options.seed), 0, 0.0
+    training, start, spent = loop.begin(
+        partial(begin, settings, objects, options.seed),
+        partial(begin.resume, settings, objects, options.seed),
+        options.resume,
+    )
     out.mkdir(parents=True, exist_ok=True)
-    events = SummaryWriter(str(out), purge_step=start or None)
-    with Progress(chosen.name) as progress:
+    events = SummaryWriter(str(out), purge_step=start or None) if processes.writer() else None
+    with watching(chosen.name) as progress:
         try:
             seconds = loop.run(
                 training, settings.iterations, start, spent, progress, options.checkpoint_seconds, events
             )
         except Interrupted as stop:
             progress.say(str(stop))
-            print(
-                f"fields train {chosen.name} {shlex.join(a for a in arguments if a != '--resume')} --resume",
-                file=sys.stderr,
-            )
+            if processes.writer():
+                print(
+                    f"fields train {chosen.name} {shlex.join(a for a in arguments if a != '--resume')} --resume",
+                    file=sys.stderr,
+                )
             return 130
-    with Progress("Finishing") as progress:
+    if events is None:  # the first process does the rest
+        return 0
+    with watching("Finishing") as progress:
         training.finish(progress.step)
     events.close()
     save_field(out, training.model, chosen.name, plain, {})

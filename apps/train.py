@@ -9,7 +9,7 @@ from dataclasses import dataclass, make_dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-from fields.apps.common import Progress, choose_device, parse
+from fields.apps.common import Progress, choose_device, parse, watching
 
 from fields.methods import Method, learner, methods, models
 
@@ -22,6 +22,8 @@ class Options:
     """Run folder. Default: runs/METHOD-SCENE."""
     device: str = "auto"
     """auto (the GPU, where there is one that kernels can be compiled for), cpu or cuda."""
+    devices: int = 1
+    """Train in so many processes, each with a GPU of its own, or a part of the CPU. The result is that of one."""
     config: str = "auto"
     """Preset (paper, fast, …) or TOML file. auto: fast on a CPU where the method has it, paper on a GPU."""
     seed: int = 0
@@ -59,23 +61,30 @@ def main(arguments: list[str]) -> int:
         parse(rest, _with_settings(chosen, chosen.config()), prog, chosen.summary)
         return 0
 
+    from fields.training import processes
+
     # First the options that decide which settings the others override.
     options = _peek(rest)
     device = choose_device(options.device)
+    if options.devices != 1 and not processes.launched():
+        from fields.apps.launching import launch
 
-    with Progress("Reading images") as progress:
-        scene = chosen.load_scene(options.data, format=options.format, downscale=options.downscale)
-        for note in scene.notes:
-            progress.say(note)
-    if options.views is not None:
-        scene = scene.with_views(options.views)
-    settings = chosen.configure(_preset(chosen, options.config, device.type), real=scene.real)
-    length = settings.iterations
-    options = parse(rest, _with_settings(chosen, settings), prog, chosen.summary)
-    settings = options.settings
-    if settings.iterations != length:  # milestones are those of the preset's length
-        settings = replace(settings, iterations=length).scaled(settings.iterations)
-    return train(chosen, settings, scene.to(device), options, arguments)
+        parse(rest, _with_settings(chosen, chosen.config()), prog, chosen.summary)  # what is wrong is said once
+        return launch(chosen, options.devices, arguments)
+    with processes.joined(chosen, device):
+        with watching("Reading images") as progress:
+            scene = chosen.load_scene(options.data, format=options.format, downscale=options.downscale)
+            for note in scene.notes:
+                progress.say(note)
+        if options.views is not None:
+            scene = scene.with_views(options.views)
+        settings = chosen.configure(_preset(chosen, options.config, device.type), real=scene.real)
+        length = settings.iterations
+        options = parse(rest, _with_settings(chosen, settings), prog, chosen.summary)
+        settings = options.settings
+        if settings.iterations != length:  # milestones are those of the preset's length
+            settings = replace(settings, iterations=length).scaled(settings.iterations)
+        return train(chosen, settings, scene.to(device), options, arguments)
 
 
 def train(chosen: Method, settings, scene, options: Options, arguments: list[str]) -> int:
@@ -83,21 +92,29 @@ def train(chosen: Method, settings, scene, options: Options, arguments: list[str
 
     from fields.core import _backend
     from fields.io.run import load
+    from fields.training import processes
     from fields.training.loop import Interrupted
     from fields.training.trainer import run
 
     out = options.out or Path("runs") / f"{chosen.name}-{scene.name}"
-    with Progress(chosen.name) as progress:
+    with watching(chosen.name) as progress:
         progress.say(f"{scene.format} scene {scene.path}: {len(scene.train)} train and {len(scene.test)} test images")
         progress.say(f"backend {_backend.backend_name(scene.aabb.device)}, run folder {out}")
-        watcher = _with_viewer(progress, chosen, settings, scene, out, options.port) if options.viewer else progress
+        if processes.count() > 1:
+            progress.say(f"{processes.count()} processes, each with its share of the rays")
+        watcher = progress
+        if options.viewer and processes.writer():
+            watcher = _with_viewer(progress, chosen, settings, scene, out, options.port)
         try:
             result = run(chosen, settings, scene, out, seed=options.seed, resume=options.resume, watcher=watcher,
                          downscale=options.downscale, checkpoint_seconds=options.checkpoint_seconds)  # fmt: skip
         except Interrupted as stop:
             progress.say(str(stop))
-            print(f"fields train {shlex.join(a for a in arguments if a != '--resume')} --resume", file=sys.stderr)
+            if processes.writer():
+                print(f"fields train {shlex.join(a for a in arguments if a != '--resume')} --resume", file=sys.stderr)
             return 130
+    if result is None:  # of the first process
+        return 0
     field = load(out, scene.aabb.device)
     widest = max(int(scene.train.cameras.width[0]), int(scene.train.cameras.height[0]))
     shrink = min(1.0, 240 / widest)  # a look from all sides, not a film: that is `fields render`
@@ -145,6 +162,7 @@ def _peek(arguments: list[str]) -> Options:
     for name, kind in (
         ("data", Path),
         ("device", str),
+        ("devices", int),
         ("config", str),
         ("downscale", int),
         ("views", int),

@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fields.data.scene import Scene
 from fields.io.run import load
 from fields.methods import from_dict, method
+from fields.training.loop import Silent
 from fields.training.trainer import run
-
-
-class Silent:
-    """Watches a training without a word."""
-
-    def begin(self, training: Any, stop: Any) -> None:
-        pass
-
-    def step(self, i: int, total: int, numbers: Mapping[str, Any]) -> None:
-        pass
-
-    def say(self, line: str) -> None:
-        pass
 
 
 def train(

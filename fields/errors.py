@@ -31,5 +31,9 @@ class ConfigError(FieldsError):
     """A configuration has an unknown key or a value that makes no sense."""
 
 
+class ProcessError(FieldsError):
+    """One of several processes that train together has ended, or does something else than the others."""
+
+
 class CheckpointError(FieldsError):
     """A run folder or checkpoint is damaged, foreign or from an incompatible version."""

@@ -19,7 +19,9 @@ class GarfConfig:
     start_from: str | None = None
     """Run folder of a model whose encoder and verifier are kept: only the flow is learned, for them."""
     encoder_iterations: int = 4000
-    """For telling break from original surface, and what fits; an object each."""
+    """For telling break from original surface, and what fits; `encoder_batch` objects each."""
+    encoder_batch: int = 1
+    """Objects per iteration of the encoder."""
     encoder_rate: float = 2e-3
     """AdamW learning rate; rises over a twentieth of the iterations, then falls to nothing."""
     fit: float = 0.3
@@ -39,10 +41,10 @@ class GarfConfig:
         if self.size not in ("cpu", "paper"):
             raise ConfigError(f"size is {self.size!r}; there are cpu and paper.")
         if (
-            min(self.objects, self.joint_objects, self.batch) < 1
+            min(self.objects, self.joint_objects, self.batch, self.encoder_batch) < 1
             or min(self.encoder_iterations, self.flow_iterations) < 0
         ):
-            raise ConfigError("objects, joint_objects and batch must be at least 1, and iterations not negative.")
+            raise ConfigError("objects, joint_objects and batches must be at least 1, and iterations not negative.")
         if not 160 <= self.tokens <= 5000:
             raise ConfigError(f"tokens is {self.tokens}; 160 are needed for twenty fragments, and an object has 5000.")
 

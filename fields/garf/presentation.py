@@ -84,6 +84,16 @@ class Presented:
     given: Tensor
     """(B, 4, 4) from the anchor's frame to that in which an object was given: rigid, but where training changes its scale."""
 
+    def select(self, objects: Tensor) -> tuple[Presented, Tensor]:
+        """Those of these numbers (n,), ascending, and (P,) bool: which fragments are theirs."""
+        here = torch.isin(self.object_of, objects)
+        number = here.cumsum(0) - 1
+        features, points, normals, size = self.shown
+        return Presented(
+            (features[objects], points[objects], normals[objects], size[here]), Tokens(number[self.tokens.fragment[objects]]),
+            self.translation[here], self.rotation[here], self.anchor[here], torch.searchsorted(objects, self.object_of[here]), self.given[objects],
+        ), here  # fmt: skip
+
 
 def presented(objects: list[Remembered], count: int, draw: random.Random | None) -> Presented:
     """Draws `count` points of each object, most of them on breaks.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import roma
 import torch
@@ -21,6 +22,7 @@ from fields.garf.model import Garf
 from fields.garf.objects import prepare
 from fields.garf.presentation import Remembered, presented
 from fields.garf.reassembly import load_model
+from fields.training import processes
 from fields.training.state import load_optimiser, packed, unpacked
 
 _AVERAGED = 0.9995
@@ -33,6 +35,8 @@ class GarfTraining:
     Args:
         clouds: files that `fields.garf.objects.prepare` wrote.
     """
+
+    shares: ClassVar[bool] = True
 
     def __init__(self, config: GarfConfig, clouds: list[Path], seed: int) -> None:
         torch.manual_seed(seed)
@@ -49,13 +53,20 @@ class GarfTraining:
     def gather(config: GarfConfig, folder: Path, watch: Callable[[int, int], None]) -> list[Path]:
         """What it learns from, made where it is missing."""
         _kept(config)  # complains now, not when objects have been broken for minutes
+        for size, iterations in (
+            (config.encoder_batch, config.encoder_iterations),
+            (config.batch, config.flow_iterations),
+        ):
+            if iterations:
+                processes.require_alike(size)
         return prepare(folder, config.objects, watch)
 
     def step(self, i: int) -> dict[str, Tensor]:
-        torch.manual_seed(self.seed * 1_000_003 + i)  # what is drawn depends on nothing before
-        draw = random.Random(self.seed * 1_000_003 + i)
+        seed = self.seed * 1_000_003 + i
+        torch.manual_seed(seed)  # what is drawn depends on nothing before
+        draw = random.Random(seed)
         if i < self.config.encoder_iterations:
-            return self._encoder_step(i, draw)
+            return self._encoder_step(i, draw, seed)
         if i == self.config.encoder_iterations:
             self._begin_flow()
         return self._flow_step(i - self.config.encoder_iterations, draw)
@@ -79,18 +90,38 @@ class GarfTraining:
         self.optimiser = torch.optim.AdamW(self.model.encoder.parameters(), self.config.encoder_rate, weight_decay=1e-4)
         self.model.encoder.train()
 
-    def _encoder_step(self, i: int, draw: random.Random) -> dict[str, Tensor]:
-        config, encoder = self.config, self.model.encoder
+    def _encoder_step(self, i: int, draw: random.Random, seed: int) -> dict[str, Tensor]:
+        config = self.config
         _set_rate(self.optimiser, config.encoder_rate, i / config.encoder_iterations)
-        cloud = self._cloud(draw.randrange(len(self.clouds)))
+        chosen = [draw.randrange(len(self.clouds)) for _ in range(config.encoder_batch)]
+        own = processes.share(torch.arange(len(chosen))).tolist()
+        norms = [b for b in self.model.encoder.buffers() if b.is_floating_point()]  # what batch norms have seen
+        before, after = [b.clone() for b in norms], [torch.zeros_like(b) for b in norms]
+        found = torch.zeros(3)
+        self.optimiser.zero_grad()
+        for k in own:
+            torch.manual_seed(seed + (k << 40))  # for each of its own: another process may draw for those before it
+            label, fit, hit = self._encoder_loss(self._cloud(chosen[k]))
+            ((label + config.fit * fit) / len(own)).backward()
+            found += torch.stack([label, fit, hit]).detach() / len(own)
+            for norm, was, total in zip(norms, before, after, strict=True):
+                total += norm / len(own)
+                norm.copy_(was)
+        for norm, total in zip(norms, processes.mean(*after), strict=True):
+            norm.copy_(total)
+        self._descend(self.model.encoder)
+        label, fit, hit = processes.mean(*found)
+        return {"label": label, "fit": fit, "right": hit}
+
+    def _encoder_loss(self, cloud: Cloud) -> tuple[Tensor, Tensor, Tensor]:
+        """Of what is break, of what fits; and how much of the former is right."""
+        config, encoder = self.config, self.model.encoder
         seen, broken_here = encoder(cloud, roma.random_rotmat(cloud.pieces)), (cloud.partner >= 0).float()
         label = dice(seen.break_logit, broken_here)
         if config.size == "cpu":  # small batches: the published loss alone is slow to begin
             label = label + 0.5 * binary_cross_entropy_with_logits(seen.break_logit, broken_here)
         fit = fit_loss(encoder, seen, cloud) if encoder.config.descriptor else torch.zeros(())
-        self._descend(label + config.fit * fit, encoder)
-        hit = ((seen.break_logit > 0) == (broken_here > 0)).float().mean()
-        return {"label": label.detach(), "fit": fit.detach(), "right": hit}
+        return label, fit, ((seen.break_logit > 0) == (broken_here > 0)).float().mean()
 
     # ---------------------------------------------------------------------------------------- flow
 
@@ -99,7 +130,9 @@ class GarfTraining:
         assert denoiser is not None
         self.model.eval()
         if not self.model.verifier.linear.weight.any():
-            learn_joints(self.model, self.config.joint_objects)
+            if processes.writer():
+                learn_joints(self.model, self.config.joint_objects)
+            processes.take_over(self.model.verifier)
         denoiser.train()
         self.optimiser = torch.optim.AdamW(denoiser.parameters(), self.config.flow_rate, (0.9, 0.99), weight_decay=1e-4)
         self.average = {name: value.detach().clone() for name, value in denoiser.state_dict().items()}
@@ -119,18 +152,23 @@ class GarfTraining:
         batch = presented(chosen, config.tokens, draw)
         sigma = (1000 - torch.randint(0, 1000, (len(chosen),))) / 1000
         t, r, velocity = flow.noised(batch.translation, batch.rotation, batch.anchor, sigma[batch.object_of])
-        said = denoiser(*batch.shown, t, r, batch.anchor, sigma, batch.tokens)
-        loss = (said - velocity).square().mean()
-        self._descend(loss, denoiser)
+        own = processes.share(torch.arange(len(chosen)))
+        batch, here = batch.select(own)
+        said = denoiser(*batch.shown, t[here], r[here], batch.anchor, sigma[own], batch.tokens)
+        (weight,) = processes.weights(here.sum())  # of fragments, of which objects have not equally many
+        loss = weight * (said - velocity[here]).square().mean()
+        self.optimiser.zero_grad()
+        loss.backward()
+        self._descend(denoiser)
         keep = min(_AVERAGED, (i + 1) / (i + 10))
         with torch.no_grad():
             for name, value in denoiser.state_dict().items():
                 self.average[name].lerp_(value, 1 - keep)
-        return {"flow": loss.detach()}
+        (loss,) = processes.mean(loss.detach())
+        return {"flow": loss}
 
-    def _descend(self, loss: Tensor, module: torch.nn.Module) -> None:
-        self.optimiser.zero_grad()
-        loss.backward()
+    def _descend(self, module: torch.nn.Module) -> None:
+        processes.mean_of_gradients(self.optimiser)
         torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         self.optimiser.step()
 

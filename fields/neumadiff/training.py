@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from fields.neumadiff.encoders import text_encoder
 from fields.neumadiff.model import MaterialModel
 from fields.neumadiff.picture_encoder import Sight, gathered_sight
 from fields.neumadiff.rows import Rows, gathered
+from fields.training import processes
 from fields.training.state import load_optimiser, packed, unpacked
 
 _AVERAGED = 0.999
@@ -41,6 +43,8 @@ class Lessons:
 
 class MaterialTraining:
     """See `fields.training.loop.Steps`."""
+
+    shares: ClassVar[bool] = True
 
     def __init__(self, config: NeumadiffConfig, lessons: Lessons, seed: int) -> None:
         torch.manual_seed(seed)
@@ -80,14 +84,19 @@ class MaterialTraining:
         present = told_of(torch.rand(config.batch, 1 + len(wanted), generator=generator))
         x = self.vectors[which]
         t = torch.randint(1, self.model.schedule.steps + 1, (config.batch,), generator=generator)
-        loss = self.model.loss(x, t, torch.randn(x.shape, generator=generator), wanted, present)
+        noise = torch.randn(x.shape, generator=generator)
+        x, t, noise, present = map(processes.share, (x, t, noise, present))
+        wanted = {name: processes.share(values) for name, values in wanted.items()}
+        loss = self.model.loss(x, t, noise, wanted, present)
         self.optimiser.zero_grad()
         loss.backward()
+        processes.mean_of_gradients(self.optimiser)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimiser.step()
         kept = min(_AVERAGED, (1 + i) / (10 + i))
         torch._foreach_lerp_(list(self.average.values()), list(self.model.state_dict().values()), 1 - kept)
-        return {"loss": loss.detach()}
+        (loss,) = processes.mean(loss.detach())
+        return {"loss": loss}
 
     def finish(self, watch: Callable[[int, int], None] = lambda done, total: None) -> None:
         """The model is the mean of what it was, and is kept in half precision."""

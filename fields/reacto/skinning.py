@@ -19,6 +19,7 @@ from fields.reacto.skinned import SkinnedField, Warped
 from fields.reacto.video import Batch, VideoTraining, find_empty
 from fields.rendering import Rendering
 from fields.tensors import resolution_for
+from fields.training import processes
 
 _ROOM = 0.03  # of the longest edge, around the canonical shape
 _LIVE_EVERY = 50  # iterations, after which bones are asked again where they have a say
@@ -116,17 +117,20 @@ class QrbsTraining(VideoTraining):
             self._find_ways()
         motions = field.motions()
         seen, warped = field.render_posed(*batch[:2], motions, batch.frame, batch.background, batch.jitter)
+        chosen = self.assigned(warped, self.ways) if self.ways is not None and len(warped.rays) else None
+        shown = warped.weights.detach()
+        others = shown.new_zeros(()) if chosen is None else (~chosen).sum()
+        # Means over samples, of which processes have not equally many.
+        of_all, of_shown, of_others = processes.weights(shown.new_tensor(len(shown)), shown.sum(), others)
         if not len(warped.rays):
             return seen, seen.rgb.new_zeros(())
         which = batch.frame[warped.rays]
         back, skin = field.forward(motions, which, warped.canonical)
-        shown = warped.weights.detach()
         cycle = (shown * (back - warped.posed).norm(dim=-1)).sum() / shown.sum().clamp(min=1e-6)
-        loss = c.cycle * cycle + c.change * warped.skin.change.square().mean()
-        if self.ways is not None:
-            chosen = self.assigned(warped, self.ways)
+        loss = of_shown * c.cycle * cycle + of_all * c.change * warped.skin.change.square().mean()
+        if chosen is not None:
             kept = (sparsity(warped.skin.weights, chosen) + sparsity(skin.weights, chosen)) / 2
-            loss = loss + c.sparse * _share(i, *c.sparse_at) * kept
+            loss = loss + of_others * c.sparse * _share(i, *c.sparse_at) * kept
         return seen, loss
 
     @torch.no_grad()

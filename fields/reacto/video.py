@@ -23,6 +23,7 @@ from fields.reacto.scene import VideoScene, estimated_flows
 from fields.reacto.tracks import tracks_of
 from fields.rendering import Field, Rendering
 from fields.tensorf.shape import LevelSet
+from fields.training import processes
 from fields.training.pixels import composite, rows_near_silhouettes
 
 _MOST_PARTS = 6
@@ -47,6 +48,7 @@ class VideoTraining:
     field: to go on with; None: a new one, of what `find` finds.
     """
 
+    shares: ClassVar[bool] = True
     name: ClassVar[str]
     field_class: ClassVar[Any]
     field: Any
@@ -119,11 +121,12 @@ class VideoTraining:
         for group in self.optimiser.param_groups:
             group["lr"] = group["rate"] * c.rate_decay ** (i / c.iterations)
         store, device = scene.train.images, scene.aabb.device
-        flat = self.rows[torch.randint(len(self.rows), (c.rays,), generator=self.generator, device=device)]
+        drawn = torch.randint(len(self.rows), (c.rays,), generator=self.generator, device=device)
+        flat = self.rows[processes.share(drawn)]
         frame, x, y = store.locate(flat)
         origins, directions = scene.train.cameras.rays(frame, torch.stack([x, y], -1) + 0.5)
-        background = torch.rand(c.rays, 3, generator=self.generator, device=device)
-        jitter = torch.rand(c.rays, generator=self.generator, device=device)
+        background = processes.share(torch.rand(c.rays, 3, generator=self.generator, device=device))
+        jitter = processes.share(torch.rand(c.rays, generator=self.generator, device=device))
         seen, further = self.render(Batch(origins, directions, frame, background, jitter), i)
         alpha = store.data[flat, 3].float() / 255
         mse = (seen.rgb.clamp(0, 1) - composite(store.data[flat], background)).square().mean()
@@ -132,9 +135,11 @@ class VideoTraining:
         loss = mse + c.mask * mask + shape.penalty(c.eikonal, c.smooth, self.generator) + further
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        processes.mean_of_gradients(self.optimiser)
         self.optimiser.step()
         self.after(i + 1)
-        return {"psnr": -10 * mse.detach().clamp(min=1e-10).log10(), "loss": loss.detach(), "mask": mask.detach()}
+        mse, loss, mask = processes.mean(mse.detach(), loss.detach(), mask.detach())
+        return {"psnr": -10 * mse.clamp(min=1e-10).log10(), "loss": loss, "mask": mask}
 
     def finish(self, out: Path) -> Iterable[str]:
         return self.findings

@@ -27,6 +27,7 @@ from fields.relighting.stage import Stage
 from fields.relighting.transfer import Transfer
 from fields.tensorf.shape import LevelSet, inflated
 from fields.tensorf.training import TensorfTraining
+from fields.training import processes
 from fields.training.pixels import rows_near_silhouettes
 
 _MEDIAN = 0.3  # where the loss puts the median radiance
@@ -241,18 +242,20 @@ class RelightingTraining(TensorfTraining):
         for optimiser in self.optimisers.values():
             optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        processes.mean_of_gradients(*self.optimisers.values())
         for optimiser in self.optimisers.values():
             optimiser.step()
-        return {"psnr": self.shown_psnr(radiance, truth, known), "loss": loss.detach()}, torch.zeros(2)
+        shown, loss = processes.mean(self.shown_error(radiance, truth, known), loss.detach())
+        return {"psnr": -10 * shown.clamp(min=1e-10).log10(), "loss": loss}, torch.zeros(2)
 
     def draw(self) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Rows of the covered pixels; and views and pixels of rays that pass beside the object."""
+        """Rows of the covered pixels; and views and pixels of rays that pass beside the object: this process's share."""
         p, store = self.photographs, self.photographs.coverage
         count = round(_AROUND * self.config.rays)
         some = torch.randint(len(self.whole), (self.config.rays - count,), generator=self.generator, device=p.device)
-        rows = self.whole[some]
+        rows = self.whole[processes.share(some)]
         some = torch.randint(len(self.beside), (count,), generator=self.generator, device=p.device)
-        index, x, y = store.locate(self.beside[some])
+        index, x, y = store.locate(self.beside[processes.share(some)])
         return rows, (index, y * store.width[index] + x)
 
     def rays(self, view: Tensor, pixel: Tensor) -> tuple[Tensor, Tensor]:
@@ -276,12 +279,14 @@ class RelightingTraining(TensorfTraining):
         if self.means_only:
             weights = whole
         else:
-            shape = (len(whole), self.config.mixtures, whole.shape[-1])
-            weights = torch.randn(shape, generator=self.generator, device=whole.device).square() * whole
+            shape = (processes.count() * len(whole), self.config.mixtures, whole.shape[-1])
+            drawn = torch.randn(shape, generator=self.generator, device=whole.device)
+            weights = processes.share(drawn).square() * whole
         weights = weights / weights.mean(-1, keepdim=True).clamp(min=1e-6) / whole.shape[-1]
         loss = _relative(weights @ radiance, weights @ truth).mean()
         if not self.means_only:
-            loss = loss + (_relative(radiance, truth) * known).sum() / known.sum().clamp(min=1)
+            (weight,) = processes.weights(known.sum())
+            loss = loss + weight * (_relative(radiance, truth) * known).sum() / known.sum().clamp(min=1)
         return loss
 
     def penalty(self) -> Tensor:
@@ -306,13 +311,13 @@ class RelightingTraining(TensorfTraining):
         return loss + (seen * (c.tie * apart + c.facing * away)).mean()
 
     @torch.no_grad()
-    def shown_psnr(self, radiance: Tensor, truth: Tensor, known: Tensor) -> Tensor:
-        """As somebody would see the photographs, of some of the rays."""
-        some = slice(0, 64)
+    def shown_error(self, radiance: Tensor, truth: Tensor, known: Tensor) -> Tensor:
+        """Mean squared, as somebody would see the photographs, of some of the rays."""
+        some = slice(0, 64 // processes.count())
         scale = self.field.exposure / self.unit
         error = encode_srgb(scale * radiance[some]) - encode_srgb(scale * truth[some])
-        mse = (error.square() * known[some]).sum() / known[some].sum().clamp(min=1)
-        return -10 * mse.clamp(min=1e-10).log10()
+        (weight,) = processes.weights(known[some].sum())
+        return weight * (error.square() * known[some]).sum() / known[some].sum().clamp(min=1)
 
     # ------------------------------------------------------------------------------------ exact resume
 

@@ -20,6 +20,7 @@ from fields.methods import method
 from fields.radiance import RadianceField, cell_of, dilate
 from fields.strivec.config import StrivecConfig
 from fields.tensors import resolution_for
+from fields.training import processes
 from fields.training.carving import extent
 from fields.training.pixels import PixelSampler
 
@@ -38,14 +39,15 @@ def visible_cells(
     """
     resolution = resolution or tuple(field.occupied.shape)
     peak = torch.zeros(resolution, device=field.aabb.device).view(-1)
+    alike = _BATCH - _BATCH % processes.count()
     for _ in range(_BATCHES):
-        origins, directions, _ = pixels.draw(_BATCH, torch.ones(3, device=peak.device))
+        origins, directions, _ = pixels.draw(alike, torch.ones(3, device=peak.device))
         t_starts, t_ends, rays, x, _ = field.march(origins, directions)
-        weights, _ = field.weights(x, t_starts, t_ends, rays, _BATCH)
+        weights, _ = field.weights(x, t_starts, t_ends, rays, len(origins))
         i, j, k = cell_of(x, resolution).unbind(1)
         flat = (i * resolution[1] + j) * resolution[2] + k
         peak.scatter_reduce_(0, flat, weights, "amax")
-    return (peak > threshold).view(resolution)
+    return (processes.greatest(peak) > threshold).view(resolution)
 
 
 def find_geometry(config: StrivecConfig, scene: Scene, seed: int) -> tuple[Tensor, Tensor, RadianceField | None]:

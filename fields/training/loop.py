@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -17,10 +17,15 @@ from torch import Tensor
 from fields.errors import CheckpointError, FieldsError
 from fields.io.atomic import read_tensors, write_tensors
 from fields.io.run import SCHEMA
+from fields.training import processes
 
 
 class Steps(Protocol):
     """What a training offers the loop. All its randomness comes from generators in its state."""
+
+    shares: ClassVar[bool]
+    """Whether several processes may train it: it takes its share of every batch, and means of gradients and numbers, by
+    `fields.training.processes`."""
 
     def step(self, i: int) -> dict[str, Tensor]:
         """Iteration i (from 0); returns numbers to log.
@@ -43,12 +48,27 @@ class Watcher(Protocol):
     def say(self, line: str) -> None: ...
 
 
+class Silent:
+    """Watches a training without a word."""
+
+    def begin(self, training: Any, stop: Callable[[], bool]) -> None:
+        pass
+
+    def step(self, i: int, total: int, numbers: Mapping[str, Any] | None = None) -> None:
+        pass
+
+    def say(self, line: str) -> None:
+        pass
+
+
 class Interrupted(FieldsError):
     """Training was stopped from outside; its checkpoint is on disk."""
 
 
 class Loop:
     """Trains, with a checkpoint every so many seconds and on Ctrl-C or SIGTERM.
+
+    Several processes run a loop each and stay together in it; the first of them writes.
 
     Args:
         name: of the method.
@@ -67,33 +87,37 @@ class Loop:
         """From iteration `start` to the last; returns the seconds all of it took, those `spent` before included.
 
         Args:
-            after: is called after every iteration with the number of those that are done.
+            watcher, events, after: of the first process; `after` is called after every iteration with the number of
+                those that are done.
 
         Raises:
             Interrupted: stopped by a signal, after saving.
+            ProcessError: another process has ended, or does not train the same.
         """
         began = saved = time.perf_counter()
 
         def save(done: int) -> None:
-            tensors, plain = training.state()
-            progress = {"iteration": done, "seconds": spent + time.perf_counter() - began, "training": plain}
-            write_tensors(self.checkpoint, tensors, self.header | progress)
+            self._save(training, done, spent + time.perf_counter() - began)
 
         with _signals() as stop:
-            watcher.begin(training, stop)
+            if processes.writer():
+                watcher.begin(training, stop)
             for i in range(start, iterations):
                 numbers = training.step(i)
-                watcher.step(i + 1, iterations, numbers)
-                if (i + 1) % 20 == 0:
-                    for name, value in numbers.items():
-                        events.add_scalar(f"train/{name}", float(value), i + 1)
-                after(i + 1)
-                if stop():
+                if processes.writer():
+                    watcher.step(i + 1, iterations, numbers)
+                    if (i + 1) % 20 == 0:
+                        for name, value in numbers.items():
+                            events.add_scalar(f"train/{name}", float(value), i + 1)
+                    after(i + 1)
+                due = processes.writer() and time.perf_counter() - saved > checkpoint_seconds
+                stopping, due = processes.agreed(stop(), due)
+                if stopping:
                     save(i + 1)
                     raise Interrupted(
                         f"Stopped after {i + 1} iterations, saved in {self.out}. Add --resume to the same command to go on."
                     )
-                if time.perf_counter() - saved > checkpoint_seconds:
+                if due:
                     save(i + 1)
                     saved = time.perf_counter()
         if torch.cuda.is_initialized():
@@ -103,6 +127,34 @@ class Loop:
             save(iterations)
         return seconds
 
+    def _save(self, training: Steps, done: int, seconds: float, same: bool = True) -> None:
+        tensors, plain = training.state()
+        if same:
+            processes.require_same(tensors)
+        if processes.writer():
+            progress = {"iteration": done, "seconds": seconds, "training": plain}
+            write_tensors(self.checkpoint, tensors, self.header | progress)
+        processes.wait()
+
+    def begin(
+        self, new: Callable[[], Any], going_on: Callable[[dict[str, Tensor], dict], Any], resume: bool
+    ) -> tuple[Any, int, float]:
+        """A training, the iterations done by then, and the seconds: a new one, or `going_on` from the last checkpoint.
+
+        Where several processes begin, kernels that add in any order may make each begin a little differently: all go
+        on from what the first has.
+
+        Raises:
+            CheckpointError: see `stopped`.
+        """
+        if resume:
+            return self.stopped(going_on)
+        training = new()
+        if processes.count() > 1:
+            self._save(training, 0, 0.0, same=False)
+            training, _, _ = self.stopped(going_on)
+        return training, 0, 0.0
+
     def stopped(self, resume: Callable[[dict[str, Tensor], dict], Any]) -> tuple[Any, int, float]:
         """What `resume` makes of the last checkpoint, the iterations done by then, and the seconds.
 
@@ -111,8 +163,9 @@ class Loop:
         """
         method, settings = self.name, self.settings
         tensors, header = read_tensors(self.checkpoint)
-        for partial in self.checkpoint.parent.glob(".*"):  # of a process that was killed while saving
-            partial.unlink(missing_ok=True)
+        if processes.writer():
+            for partial in self.checkpoint.parent.glob(".*"):  # of a process that was killed while saving
+                partial.unlink(missing_ok=True)
         if not isinstance(header, dict) or header.get("method") != method:
             other = header.get("method") if isinstance(header, dict) else "something else"
             raise CheckpointError(f"{self.checkpoint}: a checkpoint of {other}, not {method}. Choose another --out.")

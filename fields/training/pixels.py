@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fields.data.images import ImageStore
 from fields.data.scene import Split
+from fields.training.processes import share
 
 _PART = 1 << 17  # rays looked at together
 
@@ -32,10 +33,13 @@ class PixelSampler:
         self.rows = rows
 
     def draw(self, n: int, background: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """origins (n, 3), unit directions (n, 3) and sRGB colours (n, 3) over `background` (3,) or (n, 3)."""
+        """origins (n, 3), unit directions (n, 3) and sRGB colours (n, 3) over `background` (3,) or (n, 3).
+
+        Of several processes, each gets its `share` of them, over its share of the background.
+        """
         store = self.split.images
         total = store.data.shape[0] if self.rows is None else self.rows.shape[0]
-        flat = torch.randint(total, (n,), generator=self.generator, device=store.device)
+        flat = share(torch.randint(total, (n,), generator=self.generator, device=store.device))
         if self.rows is not None:
             flat = self.rows[flat]
         return *self._rays(flat), composite(store.data[flat], background)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from fields.data.scene import Scene
 from fields.errors import DataError
 from fields.radiance import RadianceField, Room
 from fields.rendering import Rendering
+from fields.training import processes
 from fields.training.pixels import PixelSampler
 from fields.training.recording import Recording
 
@@ -35,6 +36,7 @@ class RadianceTraining:
     """
 
     field_class: type[RadianceField]
+    shares: ClassVar[bool] = True
 
     def __init__(
         self, config: Any, scene: Scene, seed: int, field: RadianceField | None, rows: Tensor | None = None
@@ -45,7 +47,7 @@ class RadianceTraining:
         self.field: Any = (field or self.new_field(seed)).to(scene.aabb.device)
         self.decay = torch.ones((), device=scene.aabb.device)
         self.recording = Recording(self.generator)
-        self.recording.possible &= self.recordable()
+        self.recording.possible &= self.recordable() and processes.count() == 1
         self._new_optimisers()
 
     # ------------------------------------------------------------------------------------ what a method says
@@ -105,10 +107,11 @@ class RadianceTraining:
         shown = samples = cast(Tensor, rendering.samples)
         if (more := self.learn_more(rays, target, room)) is not None:
             samples = torch.maximum(samples, more)
+        processes.mean_of_gradients(*self.optimisers.values())
         for optimiser in self.optimisers.values():
             optimiser.step()
-        psnr = -10 * mse.detach().clamp(min=1e-10).log10()
-        return {"psnr": psnr, "loss": loss.detach(), "samples": shown[0]}, samples
+        mse, loss = processes.mean(mse.detach(), loss.detach())
+        return {"psnr": -10 * mse.clamp(min=1e-10).log10(), "loss": loss, "samples": shown[0]}, samples
 
     def render(self, rays: tuple, room: Room | None) -> Rendering:
         return self.field.render_rays(*rays) if room is None else self.field.render_rays_in(room, *rays)
@@ -119,14 +122,15 @@ class RadianceTraining:
         return None
 
     def jitter(self, n: int) -> Tensor | None:
-        """(n,) in [0, 1): the offset of each ray's samples in steps."""
-        return torch.rand(n, generator=self.generator, device=self.scene.aabb.device)
+        """In [0, 1): the offset of each ray's samples in steps, for this process's share of n rays."""
+        return processes.share(torch.rand(n, generator=self.generator, device=self.scene.aabb.device))
 
     def background_colours(self, n: int) -> Tensor:
+        """(3,), or as many as this process's share of n rays (…, 3)."""
         device = self.scene.aabb.device
         behind = self.scene.background if self.config.background == "auto" else self.config.background
         if behind == "random":
-            return torch.rand(n, 3, generator=self.generator, device=device)
+            return processes.share(torch.rand(n, 3, generator=self.generator, device=device))
         return torch.full((3,), 1.0 if behind == "white" else 0.0, device=device)
 
     def _new_optimisers(self) -> None:

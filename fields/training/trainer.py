@@ -19,6 +19,7 @@ from fields.io.run import SCHEMA, save_field
 from fields.methods import Method
 from fields.paths import to_json
 from fields.rendering import Field
+from fields.training import processes
 from fields.training.evaluation import Evaluation
 from fields.training.loop import Loop, Steps, Watcher, peak_memory
 
@@ -51,8 +52,11 @@ def run(
     checkpoint_seconds: float = 60.0,
     preview_every: int = 500,
     downscale: int = 1,
-) -> Evaluation:
+) -> Evaluation | None:
     """Trains, saves and evaluates; see `fields.io.run` for what ends up in `out`.
+
+    Of several processes (`fields.training.processes`) all train, the first does everything else, and the others return
+    None once it has.
 
     A checkpoint is written every `checkpoint_seconds` and on Ctrl-C or SIGTERM. Resuming goes on from it with the
     same random numbers: on a CPU the result is bit for bit that of an uninterrupted run.
@@ -63,6 +67,7 @@ def run(
     Raises:
         Interrupted: stopped by a signal, after saving.
         CheckpointError: `resume` without a checkpoint, or with one of another method or other settings.
+        ProcessError: another process has ended.
     """
     from torch.utils.tensorboard import SummaryWriter
 
@@ -73,10 +78,13 @@ def run(
     _require_rays_in_box(scene)
     begin: Any = method.load_training()
     loop = Loop(method.name, settings, seed, str(scene.path), out)
-    if resume:
-        training, start, spent = loop.stopped(partial(begin.resume, config, scene))
-    else:
-        training, start, spent = begin(config, scene, seed), 0, 0.0
+    training, start, spent = loop.begin(
+        partial(begin, config, scene, seed), partial(begin.resume, config, scene), resume
+    )
+    if not processes.writer():
+        loop.run(training, config.iterations, start, spent, watcher, checkpoint_seconds, None)
+        processes.wait()
+        return None
     out.mkdir(parents=True, exist_ok=True)
     events = SummaryWriter(str(out), purge_step=start or None)
 
@@ -104,6 +112,7 @@ def run(
         "split": "test" if len(scene.test) else "train",
         "device": str(scene.aabb.device),
         "backend": _backend.backend_name(scene.aabb.device),
+        "processes": processes.count(),
         "seed": seed,
         "iterations": config.iterations,
         "train_seconds": round(seconds, 2),
@@ -116,6 +125,7 @@ def run(
         if figure is not None:
             events.add_scalar(f"test/{name}", figure, config.iterations)
     events.close()
+    processes.wait()
     return evaluation
 
 
