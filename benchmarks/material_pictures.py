@@ -15,6 +15,7 @@ from torch import Tensor
 from fields.errors import ConfigError
 from fields.io.images import contact_sheet, write_image
 from fields.neumadiff.made_up import made_up
+from fields.neumadiff.network import Networks
 from fields.neumadiff.pictures import SIZE, looked_at, random_light, taken
 from fields.neumadiff.preview import preview
 from fields.neumadiff.statistics import NAMES, SCALES, statistics
@@ -86,12 +87,12 @@ def main() -> None:
         f"statistics of what is drawn of the picture are off by {with_picture.mean():.2f} deviations, of nothing by {without.mean():.2f}; nearer "
         f"in {100 * nearer:.0f} % of pairs"
     )
-    # As bright as studios are for MERL's materials.
-    tiles = [
-        torch.cat([image.permute(1, 2, 0)[None], develop(preview(found.networks, size=SIZE, backdrop=0.05) / SCALES[model.scale])])
-        for image, found in zip(first, drawn, strict=True)
-    ]  # fmt: skip
-    every = torch.cat(tiles)
+    balls = preview(
+        Networks(torch.cat([one.networks.weights for one in drawn]), model.dialect), size=SIZE, backdrop=0.05
+    )
+    # As bright as the studio is for MERL's materials.
+    balls = develop(balls / SCALES[model.scale]).unflatten(0, (_COUNT, _EACH))
+    every = torch.cat([first.permute(0, 2, 3, 1)[:, None], balls], 1).flatten(0, 1)
     write_image(arguments.out, contact_sheet(every, [""] * len(every), columns=3 * (1 + _EACH), gap=2))
     print(f"{arguments.out}: pictures, and to the right of each what was drawn of it")
 

@@ -103,18 +103,7 @@ def test_a_hostile_table_is_refused(tmp_path, capfd):
 
 def test_training_by_the_command(tmp_path):
     run_folder = tmp_path / "run"
-    short = [
-        "--materials",
-        "12",
-        "--fit-iterations",
-        "40",
-        "--picture-iterations",
-        "2",
-        "--iterations",
-        "20",
-        "--batch",
-        "8",
-    ]
+    short = ["--materials", "12", "--fit-iterations", "40", "--picture-iterations", "2", "--iterations", "20", "--batch", "8"]  # fmt: skip
     assert run("train", "neumadiff", *short, "--out", run_folder) == 0
     picture = tmp_path / "picture.png"
     write_image(picture, torch.rand(40, 50, 3))
