@@ -9,6 +9,7 @@ from fields.neumadiff.fitting import HIDDEN, OUTPUT, STARTS, errors, fit, fit_to
 from fields.neumadiff.made_up import UNSEEN, made_up
 from fields.neumadiff.network import WEIGHTS, Networks, permuted
 from fields.neumadiff.rows import in_all_colours
+from fields.neumadiff.statistics import statistics
 from fields.neumadiff.words import colour_of
 
 
@@ -89,11 +90,11 @@ def test_rows_in_all_colours_say_what_they_show():
     networks = fit(known.materials, 30, iterations=300)
     rows = in_all_colours(networks, known.categories, known.names, torch.arange(30)[:, None].expand(-1, 2))
     assert len(rows) == 180 and rows.statistics.shape == (180, 16)
-    albedo = rows.statistics[:, 6:9]
-    colours = [colour_of(one).name for one in albedo]
+    found = statistics(rows.networks)
+    colours = [colour_of(one).name for one in found.seen]
     metal = [category in ("metal", "mirror") for category in rows.categories]
     assert all(colour in captions for colour, captions, skip in zip(colours, rows.captions, metal, strict=True) if not skip)  # fmt: skip
-    assert_close(rows.statistics[30:60, 6:9], albedo[:30][:, [0, 2, 1]])
+    assert_close(rows.statistics[30:60, 6:9], found.albedo[:30][:, [0, 2, 1]])
 
 
 def test_fitted_together_they_lie_in_one_plane_in_any_colours():
