@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from fields.errors import ConfigError, FieldsError, ProcessError
+from fields.garf.config import GarfConfig
+from fields.garf.training import GarfTraining
 from fields.methods import methods, models
 from fields.training import processes
 from fields.training.radiance import RadianceTraining
@@ -81,10 +83,12 @@ def test_one_process_exchanges_nothing():
     assert processes.writer() and processes.count() == 1 and processes.agreed(True, False) == [True, False]
 
 
-def test_a_batch_that_cannot_be_shared_alike_is_refused(monkeypatch):
+def test_a_batch_that_cannot_be_shared_alike_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(processes, "count", lambda: 3)
     with pytest.raises(ConfigError, match=r"3 processes cannot share a batch of 4 alike. Make it .* a multiple of 3"):
         processes.share(torch.zeros(4))
+    with pytest.raises(ConfigError, match="a batch of 1 alike"):  # before anything is broken
+        GarfTraining.gather(GarfConfig(), tmp_path / "objects", print)
 
 
 # ---------------------------------------------------------------------------------------- the command
@@ -130,7 +134,7 @@ def test_the_command_leaves_what_one_process_leaves(of_two, tmp_path):
         return [name if "tfevents" not in name else "events" for name in written]
 
     assert names(out) == names(tmp_path)
-    assert said.count("2 processes, each with its share of the rays") == said.count("12/60") == 1
+    assert said.count("2 processes, each with its share of the rays") == said.count("tensorf-vm: 12/60") == 1
 
 
 def test_stopped_it_goes_on_with_torchrun_to_the_same_bits(of_two, tmp_path):
