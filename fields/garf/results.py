@@ -21,7 +21,7 @@ from fields.geometry.shapes import Mesh
 from fields.io.atomic import read_json, read_tensors, write_json, write_tensors
 from fields.io.shapes import write_ply
 
-_COMPLETE = 0.8
+COMPLETE = 0.8
 """Share of break with a counterpart from which on an object may be whole: of what is complete, worn or not, nine tenths have more."""
 
 
@@ -109,7 +109,7 @@ def met(found: Reassembly) -> str:
     if not found.met:
         return ""
     told = f"{100 * found.met:.0f} % of the break of what hangs together has found its counterpart"
-    return told + (": something may be missing." if found.met < _COMPLETE else ".")
+    return told + (": something may be missing." if found.met < COMPLETE else ".")
 
 
 def _reassembly(said: dict[str, Any], tensors: dict[str, torch.Tensor], names: list[str]) -> Reassembly:
