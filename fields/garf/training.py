@@ -18,7 +18,7 @@ from fields.garf.config import GarfConfig
 from fields.garf.encoder import dice, fit_loss
 from fields.garf.joints import learn_joints
 from fields.garf.model import Garf
-from fields.garf.objects import prepare
+from fields.garf.objects import prepare, prepare_from
 from fields.garf.presentation import Remembered, presented
 from fields.garf.reassembly import load_model
 from fields.training.state import load_optimiser, packed, unpacked
@@ -31,7 +31,7 @@ class GarfTraining:
     """See `fields.training.loop.Steps`.
 
     Args:
-        clouds: files that `fields.garf.objects.prepare` wrote.
+        clouds: files that `fields.garf.objects.prepare` wrote, or `prepare_from`.
     """
 
     def __init__(self, config: GarfConfig, clouds: list[Path], seed: int) -> None:
@@ -49,6 +49,8 @@ class GarfTraining:
     def gather(config: GarfConfig, folder: Path, watch: Callable[[int, int], None]) -> list[Path]:
         """What it learns from, made where it is missing."""
         _kept(config)  # complains now, not when objects have been broken for minutes
+        if config.data:
+            return prepare_from(Path(config.data), folder, config.objects, watch)
         return prepare(folder, config.objects, watch)
 
     def step(self, i: int) -> dict[str, Tensor]:
