@@ -216,9 +216,8 @@ def _finished(judge: Judge, bodies: list[Poses], anchor: int, shown: list[Break]
             if sure > TOLD:
                 result.joints[i, j] = judge.verifier.of_joints(sure)
     whole = order[0]
-    result.met = 1 - shown[whole].surface.break_area / max(
-        sum(judge.surfaces[i].break_area for i in bodies[whole]), 1e-9
-    )
+    if there := sum(judge.surfaces[i].break_area for i in bodies[whole]):
+        result.met = 1 - shown[whole].surface.break_area / there
     for number, k in enumerate(order[1:], 1):
         moves = [f.pose if f.a == whole else inverse(f.pose) for f in ways if {f.a, f.b} == {whole, k}]
         places = [Place(number, m.double().numpy(), judge.likelihood(bodies[whole], bodies[k], m)) for m in moves]
