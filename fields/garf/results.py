@@ -23,7 +23,7 @@ from fields.io.atomic import read_json, read_tensors, write_json, write_tensors
 from fields.io.shapes import write_ply
 
 MANY = 30
-"""Fragments from which on most objects do not come together."""
+"""Fragments up to which most of an object may be expected to come together."""
 _FAR = 1000
 """Sizes of the anchor from the origin."""
 COMPLETE = 0.8
@@ -135,13 +135,13 @@ def told(found: Reassembly) -> str:
     if found.broken and not any((broken > 0.5).any() for broken in found.broken):
         said.append("No break was found on any of them: they are not broken, or too coarse to show it.")
     others = count - 1 - len(hopeless(found.fragments))
-    right = sum(c for c, group in zip(found.confidence, found.group, strict=True) if group == 0) - 1
+    right = sum(found.confidence[i] for i, group in enumerate(found.group) if group == 0 and i != found.anchor)
     if right < others / 2:
         said.append(
             f"Little is sure: about {right:.0f} of {others} beside the anchor may be expected to be where they belong."
         )
         if count > MANY:
-            said.append(f"It does well with up to {MANY}: sort them by what they look like, and try fewer at a time.")
+            said.append(f"Up to {MANY} at a time do better: sort them by what they look like first.")
     return " ".join(said)
 
 
