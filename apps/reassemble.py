@@ -33,14 +33,17 @@ def main(arguments: list[str]) -> int:
     from fields.errors import ConfigError
     from fields.garf.reading import load_fragments
     from fields.garf.reassembly import load_model, reassemble
-    from fields.garf.report import compared, write_results
-    from fields.garf.results import met, standing
+    from fields.garf.report import errors_against, truth_beside, write_results
+    from fields.garf.results import standing, told
 
     folder = options.fragments or demo_fragments()
     out = options.out or (
         Path("runs/reassembled-demo") if options.fragments is None else folder.with_suffix("") / "reassembled"
     )
+    if out.resolve() == folder.resolve():
+        raise ConfigError(f"--out {out}: the fragments are there, and what is written would be taken for more of them.")
     fragments = load_fragments(folder)
+    truth = truth_beside(folder, fragments)
     print(f"{len(fragments)} fragments from {folder}", file=sys.stderr)
     if options.method == "garf":
         found = reassemble(fragments, load_model(options.model), seed=options.seed)
@@ -51,13 +54,11 @@ def main(arguments: list[str]) -> int:
     else:
         raise ConfigError(f"--method {options.method}: there are garf and registration.")
     write_results(out, found)
-    together = sum(group == 0 for group in found.group)
-    print(f"{together} of {len(fragments)} fragments put together in {found.seconds:.0f} s:")
     for i in sorted(range(len(fragments)), key=lambda i: (found.group[i], -found.confidence[i])):
         print(f"  {fragments[i].name:<20} {standing(found, i)}")
-    if said := met(found):
-        print(said)
-    if errors := compared(folder, found):
+    print(told(found))
+    if truth is not None:
+        errors = errors_against(truth, found)
         print(f"Against truth.json: {100 * errors['part_accuracy_strict']:.0f} % of parts right (strictly; "
               f"{100 * errors['part_accuracy']:.0f} % by the usual measure), rotations off by {errors['geodesic']:.2f}° on average")  # fmt: skip
     print(f"{out / 'assembled.glb'} shows it come together, {out / 'poses.json'} has the poses. "

@@ -6,7 +6,7 @@ put in the wrong place runs into others.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import NamedTuple
@@ -80,7 +80,34 @@ def assemble(breaks: list[Break], verifier: Verifier, anchor: int) -> Assembly:
         groups = _joined(replace(judge, surfaces=[b.surface for b in shown]), ways, least, agreed)
         if len(groups) < len(bodies):
             bodies = [_settled(surfaces, group, bodies, anchor) for group in groups]
-    return _finished(judge, bodies, anchor, *memory.look(bodies))
+    likely = {
+        (i, j): judge.likelihood({i: body[i]}, {j: body[j]}, torch.eye(4))
+        for body in bodies
+        for i, j in combinations(sorted(body), 2)
+    }
+    joints = {pair: sure for pair, sure in likely.items() if sure > TOLD}
+    bodies = [part for body in bodies for part in _held(surfaces, body, joints, anchor)]
+    return _finished(judge, bodies, joints, anchor, *memory.look(bodies))
+
+
+def _held(surfaces: list[Surface], body: Poses, joints: Iterable[tuple[int, int]], anchor: int) -> list[Poses]:
+    """What of a body still hangs together by joints: as a large one settles, some come undone. Each part in the frame of its first."""
+    beside: dict[int, set[int]] = {i: set() for i in body}
+    for i, j in joints:
+        if i in body:
+            beside[i].add(j)
+            beside[j].add(i)
+    left, parts = set(body), []
+    while left:
+        part, new = set(), {min(left)}
+        while new:
+            part |= new
+            new = {j for i in new for j in beside[i]} - part
+        left -= part
+        members = {i: pose for i, pose in body.items() if i in part}
+        back = inverse(members[_first(surfaces, members, anchor)])
+        parts.append({i: back @ pose for i, pose in members.items()})
+    return parts
 
 
 @dataclass
@@ -205,20 +232,18 @@ def _first(surfaces: list[Surface], members: Poses, anchor: int) -> int:
     return anchor if anchor in members else max(members, key=lambda i: surfaces[i].whole_area)
 
 
-def _finished(judge: Judge, bodies: list[Poses], anchor: int, shown: list[Break], ways: list[Fit]) -> Assembly:
+def _finished(
+    judge: Judge, bodies: list[Poses], joints: dict[tuple[int, int], float], anchor: int, shown: list[Break], ways: list[Fit]
+) -> Assembly:  # fmt: skip
     order = sorted(range(len(bodies)), key=lambda k: (anchor not in bodies[k], -len(bodies[k])))
     result = Assembly(torch.eye(4).repeat(len(judge.surfaces), 1, 1), [0] * len(judge.surfaces))
     for number, k in enumerate(order):
         for i, pose in bodies[k].items():
             result.poses[i], result.group[i] = pose, number
-        for i, j in combinations(sorted(bodies[k]), 2):
-            sure = judge.likelihood({i: result.poses[i]}, {j: result.poses[j]}, torch.eye(4))
-            if sure > TOLD:
-                result.joints[i, j] = judge.verifier.of_joints(sure)
+    result.joints = {pair: judge.verifier.of_joints(sure) for pair, sure in joints.items()}
     whole = order[0]
-    result.met = 1 - shown[whole].surface.break_area / max(
-        sum(judge.surfaces[i].break_area for i in bodies[whole]), 1e-9
-    )
+    if there := sum(judge.surfaces[i].break_area for i in bodies[whole]):
+        result.met = 1 - shown[whole].surface.break_area / there
     for number, k in enumerate(order[1:], 1):
         moves = [f.pose if f.a == whole else inverse(f.pose) for f in ways if {f.a, f.b} == {whole, k}]
         places = [Place(number, m.double().numpy(), judge.likelihood(bodies[whole], bodies[k], m)) for m in moves]

@@ -20,6 +20,11 @@ DENSE = 40_000
 """For what the surface is like around each of them."""
 _SOLID_AREA = 2.5
 """Surface of a typical broken object of size 1, breaks included."""
+_FEW = 10
+"""Fragments that are seen as an object's. Of more, each is seen as large, and by as many points, as if it were one of so many."""
+
+_CRUMB = 1e-3
+"""Of the surface of the object they are seen as a part of: fragments with less have hardly more break than is as wide as a crack."""
 
 
 def object_scale(fragments: list[Fragment]) -> float:
@@ -29,7 +34,7 @@ def object_scale(fragments: list[Fragment]) -> float:
 
 @dataclass
 class Cloud:
-    """Points on the fragments of one object, in units of its size (`object_scale`).
+    """Points on the fragments of one object, in units of its size (`object_scale`), or of a share of that where it is seen from closer.
 
     Each fragment stays in the frame it was given in.
     """
@@ -45,7 +50,7 @@ class Cloud:
     partner: Tensor
     """(N,) int64: −1 for original surface, else the fragment that belongs there; all −1 where nobody knows."""
     scale: float
-    """Of the object, in the unit of the fragments."""
+    """Its unit, in that of the fragments."""
 
     @property
     def pieces(self) -> int:
@@ -68,10 +73,31 @@ class Cloud:
                        t["partner"].long(), float(file["scale"]))  # fmt: skip
 
 
-def cloud_of(fragments: list[Fragment], rng: np.random.Generator, count: int = POINTS) -> Cloud:
-    """Samples the fragments of an object and looks at the surface around each sample."""
-    scale = object_scale(fragments)
-    seen, dense = sample(fragments, count, rng), sample(fragments, DENSE, rng, least=200)
+def closeness(fragments: list[Fragment]) -> float:
+    """How many times more surface than theirs has the object they may be seen as a part of, so that each is large enough."""
+    return max(1.0, len(fragments) / _FEW)
+
+
+def hopeless(fragments: list[Fragment]) -> dict[int, str]:
+    """Fragments of which nothing says where they belong, and why: crumbs, which fit anywhere, and copies of others."""
+    least = _CRUMB * sum(f.areas.sum() for f in fragments) / closeness(fragments)
+    why: dict[int, str] = {}
+    for i, fragment in enumerate(fragments):
+        if fragment.areas.sum() < least:
+            why[i] = "too small to tell, or in another unit"
+            continue
+        for other in fragments[:i]:
+            if np.array_equal(fragment.vertices, other.vertices) and np.array_equal(fragment.faces, other.faces):
+                why[i] = f"the same as {other.name}"
+                break
+    return why
+
+
+def cloud_of(fragments: list[Fragment], rng: np.random.Generator, count: int = POINTS, closer: float = 1.0) -> Cloud:
+    """Samples the fragments of an object and looks at the surface around each sample; as if they were a part, of an object with `closer` times
+    their surface and points."""
+    scale = object_scale(fragments) / closer**0.5
+    seen, dense = (sample(fragments, int(n * closer), rng, least) for n, least in ((count, 20), (DENSE, 200)))
     points, normals, around, facing = (
         torch.from_numpy(a).float() for a in (seen.points / scale, seen.normals, dense.points / scale, dense.normals)
     )

@@ -12,8 +12,11 @@ from fields.methods import Learner
 class GarfConfig:
     """Defaults are those of the shipped model, which trains on two CPU cores."""
 
+    data: str | None = None
+    """HDF5 file of broken objects, laid out as Breaking Bad is for GARF, to learn breaks from, and the flow: those it has for training, of two to
+    twenty pieces. Default: objects that are made up."""
     objects: int = 1500
-    """Made-up objects to break and to learn from."""
+    """Objects to learn from; of `data` at most so many."""
     size: str = "cpu"
     """cpu, or paper: the published networks, 12.7 and 43.5 million parameters, for a GPU."""
     start_from: str | None = None

@@ -54,8 +54,15 @@ class Fragment:
     @cached_property
     def volume(self) -> float:
         """Enclosed volume; of a mesh that is not closed, nothing sensible."""
-        a, b, c = self.corners.transpose(1, 0, 2)
+        a, b, c = (self.corners - self.middle).transpose(1, 0, 2)  # far from the origin nothing would be left of it
         return float(np.einsum("ij,ij->", a, np.cross(b, c)) / 6)
+
+
+def about_middle(fragments: list[Fragment]) -> tuple[list[Fragment], np.ndarray]:
+    """Fragments moved to their own middles, where single precision is enough however far from the origin they were; and (P, 4, 4) from there back."""
+    back = np.tile(np.eye(4), (len(fragments), 1, 1))
+    back[:, :3, 3] = [f.middle for f in fragments]
+    return [f.moved(np.linalg.inv(pose)) for f, pose in zip(fragments, back, strict=True)], back
 
 
 @dataclass(frozen=True)

@@ -24,15 +24,18 @@ _TOUCH = 1e-3
 """Of the diagonal: triangles of two pieces this near, that face each other, are both sides of a break."""
 
 
-def object_names(path: Path, split: str | None = None) -> list[str]:
-    """Names of the objects in a file; of a split (train, val) those that the file counts to it."""
+def object_names(path: Path, split: str | None = None, most: int | None = None) -> list[str]:
+    """Names of the objects in a file; of a split (train, val) those that the file counts to it; with two to `most` pieces.
+
+    Raises:
+        DataError: no HDF5 file; or one that does not know the split, or has objects in it that are not there.
+    """
     with _opened(path) as file:
-        if split is None:
-            return sorted(_objects(file))
-        splits = file.get("data_split")
-        if splits is None:
-            raise DataError(f"{path}: does not say which objects are for {split}. Leave the split out.")
-        return [name.decode() for category in splits.values() if split in category for name in category[split][()]]
+        names = sorted(_objects(file)) if split is None else _split(path, file, split)
+        try:
+            return [name for name in names if most is None or 2 <= len(_pieces(file[name])[1]) <= most]
+        except KeyError as error:
+            raise DataError(f"{path}: {error.args[0]}, of an object for {split}. Fetch the file again.") from None
 
 
 def read_object(path: Path, name: str) -> list[Fragment]:
@@ -44,10 +47,9 @@ def read_object(path: Path, name: str) -> list[Fragment]:
     with _opened(path) as file:
         if name not in file:
             raise DataError(f"{path}: no object {name!r}. `object_names` lists them.")
-        group = file[name]
-        group = group.get("pieces", group)
+        group, keys = _pieces(file[name])
         pieces, known = [], True
-        for key in sorted((key for key in group if key.isdigit()), key=int):
+        for key in keys:
             try:
                 vertices = np.asarray(group[key]["vertices"], np.float64)
                 faces = np.asarray(group[key]["faces"], np.int64)
@@ -123,6 +125,22 @@ def write_objects(path: Path, objects: Iterator[tuple[str, str, list[Fragment]]]
                 file[f"data_split/{category}/{split}"] = names
 
     write_atomically(path, write)
+
+
+def _split(path: Path, file: Any, split: str) -> list[str]:
+    try:
+        of_category = [category[split][()] for category in file["data_split"].values() if split in category]
+    except (KeyError, AttributeError, TypeError):
+        raise DataError(
+            f"{path}: does not say which objects are for {split}. It takes /data_split/CATEGORY/{split}, a list of names."
+        ) from None
+    return [name.decode() for names in of_category for name in names]
+
+
+def _pieces(group: Any) -> tuple[Any, list[str]]:
+    """What has the pieces of an object, and their numbers in it."""
+    group = group.get("pieces", group)
+    return group, sorted((key for key in group if key.isdigit()), key=int)
 
 
 def _objects(file: Any) -> list[str]:

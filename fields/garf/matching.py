@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fields.core import NearestTable, aligned, support
-from fields.garf.clouds import POINTS, Cloud, cloud_of
+from fields.garf.clouds import Cloud, closeness, cloud_of, hopeless, object_scale
 from fields.garf.contact import Patch, Surface, beside, evidence
 from fields.garf.encoder import FractureEncoder, Seen
 from fields.garf.fragment import Fragment, Samples, sample
@@ -80,6 +80,12 @@ class Break:
         surface = Surface(old.points[~used], old.normals[~used], old.broken[~used], old.area[~used])
         return Break(surface, self.points[kept], self.normals[kept], self.along[kept], self.lock[kept], self.key[kept])
 
+    def unbroken(self) -> Break:
+        """With nothing to be matched."""
+        old, none = self.surface, slice(0)
+        surface = Surface(old.points, old.normals, torch.zeros_like(old.broken), old.area)
+        return Break(surface, self.points[none], self.normals[none], self.along[none], self.lock[none], self.key[none])
+
     @classmethod
     def joined(cls, parts: list[Break]) -> Break:
         """Parts of one body, in one frame, as one."""
@@ -95,16 +101,20 @@ def look(
     fragments: list[Fragment], encoder: FractureEncoder, rng: np.random.Generator
 ) -> tuple[Cloud, Seen, list[Break]]:
     """Points of fragments as networks see them, what the encoder says of these, and what the fragments offer to be matched."""
-    cloud = cloud_of(fragments, rng, max(POINTS, 100 * len(fragments)))
+    cloud = cloud_of(fragments, rng, closer=closeness(fragments))
     seen = encoder(cloud)
-    return cloud, seen, breaks_of(fragments, cloud, seen, rng)
+    breaks = breaks_of(fragments, cloud, seen, rng)
+    for i in hopeless(fragments):
+        breaks[i] = breaks[i].unbroken()
+    return cloud, seen, breaks
 
 
 def breaks_of(fragments: list[Fragment], cloud: Cloud, seen: Seen, rng: np.random.Generator) -> list[Break]:
-    """Fragments, in units of the object's size, with what the encoder says of a cloud of theirs."""
+    """Fragments, in the unit of a cloud of theirs, with what the encoder says of it."""
     from scipy.spatial import cKDTree
 
-    even, many = (sample(fragments, count, rng, least) for count, least in ((_EVEN, 200), (4 * _EVEN, 800)))
+    closer = (object_scale(fragments) / cloud.scale) ** 2
+    even, many = (sample(fragments, int(n * closer), rng, n // 100) for n in (_EVEN, 4 * _EVEN))
     found = []
     for i, fragment in enumerate(fragments):
         mine = torch.nonzero(cloud.fragment == i)[:, 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from fields.garf.fragment import Fragment
 
 SUFFIXES = (".ply", ".obj", ".stl", ".off", ".glb", ".gltf")
 MOST = 100
+_COARSE = 1e-3
+"""Of its size: what is rounded to more has lost its breaks."""
 
 
 def load_fragments(path: Path) -> list[Fragment]:
@@ -27,7 +30,8 @@ def load_fragments(path: Path) -> list[Fragment]:
         files = [path]
     elif path.is_dir():
         files = sorted(
-            (f for f in path.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith(".")), key=_natural
+            (f for f in path.iterdir() if f.suffix.lower() in SUFFIXES and f.is_file() and not f.name.startswith(".")),
+            key=_natural,
         )
     else:
         raise DataError(
@@ -35,7 +39,7 @@ def load_fragments(path: Path) -> list[Fragment]:
         )
     if not files:
         raise DataError(f"{path}: no fragments. A folder of fragments has a file for each: {', '.join(SUFFIXES)}.")
-    fragments = [fragment for file in files for fragment in _read(file)]
+    fragments = _named_apart([fragment for file in files for fragment in _read(file)])
     if len(fragments) < 2:
         raise DataError(
             f"{path}: one fragment ({fragments[0].name}). There is nothing to put together; it takes two or more."
@@ -59,6 +63,16 @@ def load_mesh(path: Path) -> Fragment:
     offsets = np.cumsum([0, *(len(p.vertices) for p in parts)])
     faces = np.concatenate([p.faces + offset for p, offset in zip(parts, offsets, strict=False)])
     return Fragment(path.stem, np.concatenate([p.vertices for p in parts]), faces)
+
+
+def _named_apart(fragments: list[Fragment]) -> list[Fragment]:
+    """Fragments of files that differ in their suffix only, as scan.ply and scan.stl, get a number."""
+    seen: dict[str, int] = {}
+    named = []
+    for fragment in fragments:
+        seen[fragment.name] = count = seen.get(fragment.name, 0) + 1
+        named.append(fragment if count == 1 else replace(fragment, name=f"{fragment.name} ({count})"))
+    return named
 
 
 def _natural(path: Path) -> list[Any]:
@@ -89,6 +103,15 @@ def _fragment(file: Path, name: str, shape: Any) -> Fragment:
         raise DataError(
             f"{file}: {bad} of {len(vertices)} points have coordinates that are not numbers. Export it again."
         )
+    size = np.ptp(vertices, 0).max()
+    if size <= 0:
+        raise DataError(f"{file}: all its points are in one place. Export it again.")
+    grid = float(np.spacing(np.abs(vertices).max().astype(np.float32)))
+    if grid > _COARSE * size and np.array_equal(vertices, vertices.astype(np.float32)):
+        raise DataError(
+            f"{file}: it stands so far from the origin that its coordinates are rounded to {grid:.2g}, and it is {size:.2g} large. "
+            "Move it to the origin before it is exported."
+        )
     faces = getattr(shape, "faces", None)
     if faces is None or not len(faces):
         if len(vertices) < 100:
@@ -96,9 +119,6 @@ def _fragment(file: Path, name: str, shape: Any) -> Fragment:
                 f"{file}: {len(vertices)} points and no triangles. A fragment of points needs at least 100."
             )
         return discs(name, vertices, _normals_of(shape))
-    size = np.ptp(vertices, 0).max()
-    if size <= 0:
-        raise DataError(f"{file}: all its points are in one place. Export it again.")
     # One vertex where several are in the same place, as STL has them; and no triangle without area.
     _, first, index = np.unique(np.round(vertices / size, 9), axis=0, return_index=True, return_inverse=True)
     faces = index.reshape(-1)[np.asarray(faces, np.int64)]
@@ -107,7 +127,17 @@ def _fragment(file: Path, name: str, shape: Any) -> Fragment:
     kept = fragment.areas > 1e-14 * size**2
     if not kept.any():
         raise DataError(f"{file}: its triangles have no area. Export it again.")
-    return Fragment(name, vertices, faces[kept])
+    fragment = Fragment(name, vertices, faces[kept])
+    inside_out = _closed(fragment.faces) and fragment.volume < 0
+    return replace(fragment, faces=fragment.faces[:, ::-1]) if inside_out else fragment
+
+
+def _closed(faces: np.ndarray) -> bool:
+    """Whether every edge is passed as often in one direction as in the other."""
+    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    count = int(faces.max()) + 1
+    ways = (np.sort(edges @ way) for way in ([count, 1], [1, count]))
+    return np.array_equal(*ways)
 
 
 def _normals_of(points: Any) -> np.ndarray | None:

@@ -14,7 +14,7 @@ import torch
 from fields.errors import ConfigError
 from fields.garf.assembly import Place, assemble
 from fields.garf.confidence import AS_THOUGHT, Calibration, of_places
-from fields.garf.fragment import Fragment
+from fields.garf.fragment import Fragment, about_middle
 from fields.garf.matching import look, placed
 from fields.garf.reading import load_fragments
 from fields.garf.solidity import pushed_apart, solids_of
@@ -111,6 +111,8 @@ def reassemble(fragments: str | Path | list[Fragment], model: Any = None, *, see
     model = model or load_model()
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
+    given = fragments
+    fragments, back = about_middle(given)
     cloud, seen, breaks = look(fragments, model.encoder, rng)
     anchor = int(np.argmax([f.areas.sum() for f in fragments]))
     found = assemble(breaks, model.verifier, anchor)
@@ -131,20 +133,24 @@ def reassemble(fragments: str | Path | list[Fragment], model: Any = None, *, see
     calibration = model.verifier.of_places
     confidence = of_places(found.joints, found.group, anchor, calibration)
     broken = [_of_faces(f, cloud, seen.break_logit, i) for i, f in enumerate(fragments)]
+    # Each group stays about where the file of one of its fragments has it.
+    homes = back[[anchor if number == 0 else found.group.index(number) for number in range(max(found.group) + 1)]]
+    places = []
     for place in found.perhaps:
         place.pose[:3, 3] *= cloud.scale
+        places.append(place._replace(pose=homes[0] @ place.pose @ np.linalg.inv(homes[place.group])))
     seconds = time.perf_counter() - began
     return Reassembly(
-        fragments,
+        given,
         anchor,
-        poses,
+        homes[found.group] @ poses @ np.linalg.inv(back),
         found.group,
         confidence,
         joints,
         seconds,
         broken,
         found.met,
-        found.perhaps,
+        places,
         calibration,
     )
 

@@ -6,17 +6,18 @@ import base64
 import html
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from fields.errors import DataError
+from fields.errors import CheckpointError, DataError
 from fields.garf.fragment import Fragment, sample
 from fields.garf.metrics import reassembly_errors
 from fields.garf.pictures import box_of, exploded, palette, picture
 from fields.garf.reassembly import Reassembly
-from fields.garf.results import as_json, laid_out, met, standing, write_fragments, write_poses
+from fields.garf.results import as_json, laid_out, moved_by, origin, standing, told, write_fragments, write_poses
 from fields.garf.writing import write_coming_together
 from fields.io.atomic import read_json, write_atomically
 from fields.io.images import colour_map, png
@@ -27,7 +28,7 @@ def write_results(out: Path, found: Reassembly) -> None:
     write_poses(out, found)
     write_fragments(out, found)
     colours = palette(len(found.fragments))
-    shown = laid_out(found).assembled()
+    shown = moved_by(laid_out(found).assembled(), -origin(found))
     apart = exploded(shown, 0.8)
     away = np.array([a.vertices[0] - b.vertices[0] for a, b in zip(apart, shown, strict=True)])
     write_coming_together(out / "assembled.glb", shown, colours, away)
@@ -35,8 +36,8 @@ def write_results(out: Path, found: Reassembly) -> None:
     write_atomically(out / "report.html", lambda file: file.write_text(page))
 
 
-def compared(folder: Path, found: Reassembly) -> dict[str, float] | None:
-    """How far off it is, where a truth.json as `fields fracture` writes it lies beside the fragments.
+def truth_beside(folder: Path, fragments: list[Fragment]) -> np.ndarray | None:
+    """(P, 4, 4) where fragments belong, in any one world, if a truth.json as `fields fracture` writes it lies beside them.
 
     Raises:
         DataError: a truth.json of other fragments.
@@ -45,13 +46,13 @@ def compared(folder: Path, found: Reassembly) -> dict[str, float] | None:
     if not file.is_file():
         return None
     try:
-        truth = np.array([read_json(file)["world_from_fragment"][f.name] for f in found.fragments])
-        assert truth.shape == (len(found.fragments), 4, 4)
-    except (KeyError, TypeError, ValueError, AssertionError):
+        truth = np.array([read_json(file)["world_from_fragment"][f.name] for f in fragments], np.float64)
+        np.linalg.inv(truth.reshape(len(fragments), 4, 4))
+    except (KeyError, TypeError, ValueError, CheckpointError):  # a LinAlgError is a ValueError
         raise DataError(
             f"{file}: does not say where each of these fragments belongs. Remove it, or write it anew."
         ) from None
-    return errors_against(truth, found)
+    return truth
 
 
 def errors_against(truth: np.ndarray, found: Reassembly) -> dict[str, float]:
@@ -84,7 +85,7 @@ def _page(found: Reassembly, shown: list[Fragment], colours: np.ndarray) -> str:
         "Confidence, red to green": picture(shown, sure, box=box),
     }
     if any(found.group):
-        guess = [f.moved(p) for f, p in zip(found.fragments, found.guessed(), strict=True)]
+        guess = replace(found, world_from_fragment=found.guessed()).assembled()
         views["All of it, where it may belong at best"] = picture(guess, colours, box=box_of(guess))
     figures = "".join(
         f'<figure><img src="data:image/png;base64,{base64.b64encode(png(image)).decode()}"><figcaption>{title}</figcaption></figure>'
@@ -109,7 +110,7 @@ def _page(found: Reassembly, shown: list[Fragment], colours: np.ndarray) -> str:
     style = "body{font:15px sans-serif;max-width:900px;margin:2em auto}figure{display:inline-block;margin:4px}figcaption{text-align:center}td,th{padding:2px 12px;text-align:left}"  # fmt: skip
     return (
         f"<!doctype html><meta charset=utf-8><title>Reassembly</title><style>{style}</style><h1>Reassembly</h1>"
-        f"<p>{sum(g == 0 for g in found.group)} of {len(shown)} fragments put together in {found.seconds:.1f} s. {met(found)}</p>{figures}"
+        f"<p>{told(found)}</p>{figures}"
         f"<h2>Fragments</h2><table><tr><th></th><th>fragment</th><th></th></tr>{rows}</table>"
         f"<h2>Joints</h2><table><tr><th colspan=2>between</th><th>confidence</th><th>overlap, of the smaller</th></tr>{joints}</table>"
         + (f"<h2>Perhaps</h2><p>Places of what fits nowhere for sure.</p><table>{perhaps}</table>" if perhaps else "")

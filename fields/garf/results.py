@@ -12,6 +12,7 @@ import torch
 
 from fields.errors import DataError
 from fields.garf.assembly import Place
+from fields.garf.clouds import hopeless
 from fields.garf.confidence import Calibration
 from fields.garf.fragment import Fragment
 from fields.garf.pictures import box_of, palette
@@ -21,15 +22,32 @@ from fields.geometry.shapes import Mesh
 from fields.io.atomic import read_json, read_tensors, write_json, write_tensors
 from fields.io.shapes import write_ply
 
-_COMPLETE = 0.8
+MANY = 30
+"""Fragments up to which most of an object may be expected to come together."""
+_FAR = 1000
+"""Sizes of the anchor from the origin."""
+COMPLETE = 0.8
 """Share of break with a counterpart from which on an object may be whole: of what is complete, worn or not, nine tenths have more."""
 
 
 def write_poses(out: Path, found: Reassembly) -> None:
-    """poses.json and assembled.ply, in a folder."""
+    """poses.json and assembled.ply, in a folder. Where `origin` is not 0, a comment in the mesh says what is to be added to it."""
     write_json(out / "poses.json", as_json(found))
-    parts = zip(found.assembled(), palette(len(found.fragments)), found.group, strict=True)
-    write_ply(out / "assembled.ply", _one([coloured(f, colour) for f, colour, group in parts if group == 0]), {})
+    near = origin(found)
+    parts = zip(moved_by(found.assembled(), -near), palette(len(found.fragments)), found.group, strict=True)
+    facts = {"origin": " ".join(f"{x:.0f}" for x in near)} if near.any() else {}
+    write_ply(out / "assembled.ply", _one([coloured(f, colour) for f, colour, group in parts if group == 0]), facts)
+
+
+def origin(found: Reassembly) -> np.ndarray:
+    """(3,) what is to be taken from coordinates before they are written in single precision: 0, but of what stands far away, as scans of a site do."""
+    anchor = found.fragments[found.anchor]
+    far = np.abs(anchor.middle).max() > _FAR * np.ptp(anchor.vertices, 0).max()
+    return np.round(anchor.middle) if far else np.zeros(3)
+
+
+def moved_by(fragments: list[Fragment], by: np.ndarray) -> list[Fragment]:
+    return [replace(f, vertices=f.vertices + by) for f in fragments]
 
 
 def write_fragments(out: Path, found: Reassembly) -> None:
@@ -101,15 +119,30 @@ def standing(found: Reassembly, i: int) -> str:
     sure = f"confidence {found.confidence[i]:.2f}"
     if not (group := found.group[i]):
         return sure
-    return "fits nowhere" if found.group.count(group) == 1 else f"in group {group}, {sure}"
+    if found.group.count(group) > 1:
+        return f"in group {group}, {sure}"
+    why = hopeless(found.fragments).get(i)
+    return f"fits nowhere ({why})" if why else "fits nowhere"
 
 
-def met(found: Reassembly) -> str:
-    """What its breaks say of whether it is all there, in a sentence; nothing where nothing is known."""
-    if not found.met:
-        return ""
-    told = f"{100 * found.met:.0f} % of the break of what hangs together has found its counterpart"
-    return told + (": something may be missing." if found.met < _COMPLETE else ".")
+def told(found: Reassembly) -> str:
+    """How much hangs together, and what is to be made of that: a sentence or a few."""
+    count, together = len(found.fragments), found.group.count(0)
+    said = [f"{together} of {count} fragments put together in {found.seconds:.0f} s."]
+    if found.met:
+        share = f"{100 * found.met:.0f} % of the break of what hangs together has found its counterpart"
+        said.append(share + (": something may be missing." if found.met < COMPLETE else "."))
+    if found.broken and not any((broken > 0.5).any() for broken in found.broken):
+        said.append("No break was found on any of them: they are not broken, or too coarse to show it.")
+    others = count - 1 - len(hopeless(found.fragments))
+    right = sum(found.confidence[i] for i, group in enumerate(found.group) if group == 0 and i != found.anchor)
+    if right < others / 2:
+        said.append(
+            f"Little is sure: about {right:.0f} of {others} beside the anchor may be expected to be where they belong."
+        )
+        if count > MANY:
+            said.append(f"Up to {MANY} at a time do better: sort them by what they look like first.")
+    return " ".join(said)
 
 
 def _reassembly(said: dict[str, Any], tensors: dict[str, torch.Tensor], names: list[str]) -> Reassembly:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fields.garf.assembly import TOLD
 from fields.garf.confidence import of_places
-from fields.garf.fragment import Fragment
+from fields.garf.fragment import Fragment, about_middle
 from fields.garf.judging import Judge, Poses
 from fields.garf.matching import look, settle
 from fields.garf.reassembly import Joint, Reassembly
@@ -62,25 +62,30 @@ class Settler:
     """See `solids_of`."""
     scale: float
     """The object's size, in the unit of the fragments."""
+    back: np.ndarray
+    """(P, 4, 4) from where the surfaces are to where the fragments are: see `about_middle`."""
 
     @classmethod
     @torch.no_grad()
     def of(cls, fragments: list[Fragment], model: Any, seed: int = 0) -> Settler:
         """Looks at the fragments, which takes a second or two; `model` as of `fields.garf.reassembly.load_model`."""
         rng = np.random.default_rng(seed)
-        cloud, _, breaks = look(fragments, model.encoder, rng)
+        near, back = about_middle(fragments)
+        cloud, _, breaks = look(near, model.encoder, rng)
         judge = Judge.of([b.surface for b in breaks], model.verifier)
-        return cls(judge, solids_of(fragments), cloud.scale)
+        return cls(judge, solids_of(fragments), cloud.scale, back)
 
     @torch.no_grad()
     def snap(self, found: Reassembly, i: int) -> Reassembly:
         """Lets fragment `i` settle from where it is, on all others; where it fits none of them it stays, without joints."""
-        poses = torch.from_numpy(found.world_from_fragment).clone()
+        home = self.back[found.anchor]
+        poses = torch.from_numpy(np.linalg.inv(home) @ found.world_from_fragment @ self.back)
         poses[:, :3, 3] /= self.scale
         others: Poses = {j: pose.float() for j, pose in enumerate(poses) if j != i}
         pose = self._settled(i, poses[i].float(), others)
         world = pose.double().numpy()
         world[:3, 3] *= self.scale
+        world = home @ world @ np.linalg.inv(self.back[i])
         placed = put(found, i, world)
         joints = []
         for j, other in others.items():

@@ -19,7 +19,7 @@ from fields.garf.config import GarfConfig
 from fields.garf.encoder import dice, fit_loss
 from fields.garf.joints import learn_joints
 from fields.garf.model import Garf
-from fields.garf.objects import prepare
+from fields.garf.objects import prepare, prepare_from
 from fields.garf.presentation import Remembered, presented
 from fields.garf.reassembly import load_model
 from fields.training import processes
@@ -33,7 +33,7 @@ class GarfTraining:
     """See `fields.training.loop.Steps`.
 
     Args:
-        clouds: files that `fields.garf.objects.prepare` wrote.
+        clouds: files that `fields.garf.objects.prepare` wrote, or `prepare_from`.
     """
 
     shares: ClassVar[bool] = True
@@ -59,6 +59,8 @@ class GarfTraining:
         ):
             if iterations:
                 processes.require_alike(size)
+        if config.data:
+            return prepare_from(Path(config.data), folder, config.objects, watch)
         return prepare(folder, config.objects, watch)
 
     def step(self, i: int) -> dict[str, Tensor]:

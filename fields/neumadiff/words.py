@@ -19,6 +19,10 @@ GREY = 9.0
 """Chroma below which there is no hue."""
 _OFF, _STRONG = 22.0, 26.0
 """Degrees by which a hue may be off and still go by its name, and the chroma from which it needs no other word; less of it in the dark."""
+_BROWN = ("orange", "red", "yellow")
+"""Hues that are brown where they are dark and not strong."""
+_NIGHT = 10.0
+"""Lightness below which any hue is black."""
 BLACK, DARK, LIGHT, WHITE = 22.0, 40.0, 68.0, 82.0
 """Lightness below which what has no hue is black, and what has is dark (a strong colour less so); above which that is light, and the other white."""
 
@@ -70,11 +74,20 @@ def hue_off(hue: Tensor, wanted: float) -> Tensor:
     return ((hue - wanted + 180) % 360 - 180).abs()
 
 
-def goes_by(colour: Tensor, name: str) -> Tensor:
-    """Which of linear sRGB colours (…, 3) anybody would call by one of the names of `HUES`, (…)."""
+def goes_by(colour: Tensor, name: str, nearer: float = 1.0) -> Tensor:
+    """Which of linear sRGB colours (…, 3) anybody would call by one of the names of `HUES`, (…): so many times nearer to it than to the next one."""
     hue, chroma = hue_and_chroma(colour)
-    off, nearest = hue_off(hue, HUES[name]), torch.stack([hue_off(hue, other) for other in HUES.values()]).amin(0)
-    return (off < _OFF) & (off <= nearest) & (chroma > _strong(lab(colour)[..., 0]))
+    off = hue_off(hue, HUES[name])
+    others = torch.stack([hue_off(hue, other) for key, other in HUES.items() if key != name]).amin(0)
+    lightness = lab(colour)[..., 0]
+    strong = (chroma > _strong(lightness)) & (lightness > _NIGHT)
+    return (off < _OFF) & (nearer * off <= others) & strong & ~(_brownish(colour) & (name in _BROWN))
+
+
+def _brownish(colour: Tensor) -> Tensor:
+    """Which of linear sRGB colours (…, 3) are brown, if they are of a hue that may be, (…)."""
+    hue, chroma = hue_and_chroma(colour)
+    return (lab(colour)[..., 0] < 55) & (chroma < 60) & (hue > 40) & (hue < 95)
 
 
 def _strong(lightness: Tensor) -> Tensor:
@@ -97,10 +110,10 @@ def colour_of(albedo: Tensor) -> Colour:
     hue, chroma = (float(v) for v in hue_and_chroma(albedo))
     if chroma < GREY:
         return Colour("black" if lightness < BLACK else "white" if lightness > WHITE else "grey")
-    if lightness < 10:
+    if lightness < _NIGHT:
         return Colour("black")
     second, name = sorted(HUES, key=lambda name: -float(hue_off(torch.tensor(hue), HUES[name])))[-2:]
-    if name in ("orange", "red", "yellow") and lightness < 55 and chroma < 60 and 40 < hue < 95:
+    if name in _BROWN and _brownish(albedo):
         return Colour("brown", "dark" if lightness < 30 else "light" if lightness > 50 else "")
     if chroma < _strong(torch.tensor(lightness)):
         return Colour(f"greyish {name}")

@@ -7,6 +7,7 @@ import pytest
 import roma
 import torch
 
+from fields.garf.assembly import _held
 from fields.garf.clouds import cloud_of, object_scale
 from fields.garf.contact import EVIDENCE, Surface, evidence
 from fields.garf.fracturing import fracture
@@ -18,7 +19,7 @@ from fields.garf.solidity import overlaps, pushed_apart, solids_of
 from fields.garf.solids import random_solid
 from fields.garf.verifier import SIDES, Verifier
 from fields.garf.wear import Wear, worn
-from fields.geometry.rigid import inverse, move
+from fields.geometry.rigid import inverse, move, pose_of
 
 manifold3d = pytest.importorskip("manifold3d")
 
@@ -123,6 +124,30 @@ def test_the_verifier_is_a_calibrated_judge():
         some = (said >= low) & (said < low + 0.2)
         # A share of at least 200 draws is within 0.1 of its mean, three standard deviations.
         assert some.sum() > 200 and abs(float(said[some].mean() - right[some].float().mean())) < 0.1
+
+
+def test_what_has_come_undone_is_no_longer_one_group():
+    """0 - 1, and 2 alone, and 3 - 4: each part in the frame of its anchor or largest, and where it was relative to that."""
+    torch.manual_seed(0)
+    surfaces = [Surface(torch.zeros(1, 3), torch.zeros(1, 3), torch.zeros(1, dtype=torch.bool), torch.tensor([float(k)])) for k in range(5)]  # fmt: skip
+    body = dict(enumerate(pose_of(roma.random_rotmat(5), torch.randn(5, 3))))
+    parts = _held(surfaces, body, [(0, 1), (3, 4), (8, 9)], anchor=0)
+    assert [sorted(part) for part in parts] == [[0, 1], [2], [3, 4]]
+    for part, first in zip(parts, (0, 2, 4), strict=True):
+        assert torch.allclose(part[first], torch.eye(4), atol=1e-6)
+        for i, pose in part.items():
+            assert torch.allclose(body[first] @ pose, body[i], atol=1e-5)
+
+
+def test_what_is_seen_from_closer_is_as_part_of_something_larger():
+    """Four times the surface: twice as large in its own unit, by four times as many points."""
+    pieces = halves()
+    plain, closer = (cloud_of(pieces, np.random.default_rng(0), 1000, factor) for factor in (1.0, 4.0))
+    assert len(plain.points) == 1000 and len(closer.points) == 4000
+    assert closer.scale == pytest.approx(plain.scale / 2)
+    # Of one fragment, between random points of its surface: to within two in a hundred.
+    sizes = [float(np.ptp(c.points[c.fragment == 0].numpy(), 0).max()) for c in (plain, closer)]
+    assert sizes[1] == pytest.approx(2 * sizes[0], rel=0.02)
 
 
 def test_metrics_by_hand():

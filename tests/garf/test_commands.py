@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ from fields.garf.objects import broken, prepare
 from fields.garf.reading import load_fragments
 from fields.garf.reassembly import load_model, reassemble
 from fields.garf.report import errors_against
-from fields.garf.results import met
+from fields.garf.results import standing, told, write_poses
+from fields.garf.snapping import Settler
 from fields.garf.training import GarfTraining
 from fields.methods import shipped
 from tests.commands import run
@@ -102,7 +104,43 @@ def test_what_is_missing_is_noticed(vase, model, capfd):
     fragments = load_fragments(DEMO)
     found = reassemble([f for f in fragments if f.name != "piece_2"], model)
     assert whole > 0.8 and found.met < whole - 0.1
-    assert "missing" in met(found)
+    assert "missing" in told(found)
+
+
+def test_crumbs_and_copies_are_left_out_and_told(model):
+    """Neither is tried; what is in another unit is a crumb. The rest comes together as if they were not there."""
+    _, pieces, _ = broken(2_000_003, 3, "tube")
+    ball = trimesh.creation.icosphere(1, 0.004)
+    crumb = Fragment("crumb", np.array(ball.vertices), np.array(ball.faces))
+    found = reassemble([*pieces, crumb, replace(pieces[1], name="again")], model)
+    assert found.group[:3] == [0, 0, 0] and 0 not in found.group[3:]
+    assert "too small" in standing(found, 3) and f"the same as {pieces[1].name}" in standing(found, 4)
+    assert not found.perhaps and "Little is sure" not in told(found)
+
+
+def test_what_is_not_broken_is_not_said_to_be_complete(model):
+    balls = [trimesh.creation.icosphere(3, radius) for radius in (1.0, 0.8)]
+    found = reassemble([Fragment(str(k), np.array(b.vertices), np.array(b.faces)) for k, b in enumerate(balls)], model)
+    assert found.group == [0, 1] and not found.met
+    assert "No break was found" in told(found) and "Little is sure" in told(found)
+
+
+def test_a_site_far_from_the_origin_of_its_map(model, tmp_path):
+    """Half a million sizes away: in single precision nothing would be left of the fragments, in poses nor in files."""
+    _, pieces, _ = broken(2_000_003, 3, "tube")
+    away = np.array([500_000.0, 500_000.0, 400.0])
+    found = reassemble([replace(p, vertices=p.vertices + away) for p in pieces], model)
+    errors = errors_against(np.tile(np.eye(4), (3, 1, 1)), found)
+    assert errors["solved"] == 1
+    write_poses(tmp_path, found)
+    assert "comment origin: " in (tmp_path / "assembled.ply").read_bytes()[:200].decode("latin1")
+    whole = trimesh.load(tmp_path / "assembled.ply")
+    assert np.abs(whole.bounds).max() < 2  # the object is about 1 large, its origin rounded to 1
+    # A fragment settles there as well.
+    settled = Settler.of(found.fragments, model).snap(found, 1)
+    near = np.linalg.inv(settled.world_from_fragment[0]) @ settled.world_from_fragment[1]
+    moved = near[:3, :3] @ found.fragments[1].middle + near[:3, 3] - found.fragments[1].middle
+    assert np.linalg.norm(moved) < 0.01  # where it was; single precision alone would leave it 0.03 off
 
 
 def test_open_and_repeated_meshes_are_put_together_as_well(model):
@@ -136,6 +174,8 @@ BAD = {
     "missing folder": (["reassemble", "nowhere"], "no such folder"),
     "unknown method": (["reassemble", "--method", "glue"], "registration"),
     "no model": (["reassemble", "--model", "nowhere"], "no such file"),
+    "out among the fragments": (["reassemble", "{used}", "--out", "{used}"], "taken for more of them"),
+    "damaged truth": (["reassemble", "{pair}"], "where each of these fragments belongs"),
     "folder in use": (["fracture", "vase", "--out", "{used}"], "not empty"),
 }  # fmt: skip
 
@@ -145,8 +185,13 @@ def test_mistakes_get_one_line(case, tmp_path, capfd):
     box = trimesh.creation.box()
     box.update_faces(np.arange(len(box.faces)) > 0)
     box.export(tmp_path / "open.ply")
+    pair = tmp_path / "pair"
+    pair.mkdir()
+    for name in "ab":
+        box.export(pair / f"{name}.ply")
+    (pair / "truth.json").write_text("{")
     arguments, said = BAD[case]
-    assert run(*(a.format(open=tmp_path / "open.ply", used=tmp_path) for a in arguments)) == 2
+    assert run(*(a.format(open=tmp_path / "open.ply", used=tmp_path, pair=pair) for a in arguments)) == 2
     error = capfd.readouterr().err.strip().splitlines()[-1]
     assert said in error and error.startswith("error: ")
 

@@ -2,9 +2,12 @@ import numpy as np
 import pytest
 
 from fields.errors import DataError
+from fields.garf.clouds import Cloud
 from fields.garf.hdf5 import object_names, read_object, with_partners, write_objects
-from fields.garf.objects import broken
+from fields.garf.objects import broken, prepare_from
+from fields.garf.reassembly import load_model
 from fields.garf.wear import Wear
+from tests.commands import run
 
 h5py = pytest.importorskip("h5py")
 
@@ -62,6 +65,55 @@ def test_damaged_files_get_one_line(tmp_path, file):
         h["everyday/b/mode_1/pieces/1/faces"][0] = 10**9
     with pytest.raises(DataError, match="piece 1"):
         read_object(file, "everyday/b/mode_1")
+
+
+def test_a_model_learns_from_a_file(tmp_path, pieces, capfd):
+    """Of two to twenty pieces those for training, whatever their level and labels; the others are not looked at."""
+    path, many = tmp_path / "sets" / "broken.hdf5", [*pieces, *pieces[:9]]
+    objects = [("everyday/b/mode_1", "train", pieces[:2]), ("artifact/a/fractured_0", "train", pieces), ("artifact/many", "train", many),
+               ("artifact/one", "train", pieces[:1]), ("artifact/a/fractured_1", "val", pieces)]  # fmt: skip
+    write_objects(path, iter(objects))
+    with h5py.File(path, "a") as h:
+        for key in ("0", "1"):
+            del h[f"everyday/b/mode_1/pieces/{key}/shared_faces"]
+            h.move(f"everyday/b/mode_1/pieces/{key}", f"everyday/b/mode_1/{key}")
+        del h["everyday/b/mode_1/pieces"]
+    short = ["--encoder-iterations", 2, "--flow-iterations", 2, "--batch", 1, "--joint-objects", 1]
+    assert run("train", "garf", "--data", path, *short, "--out", tmp_path / "run") == 0
+    kept = {p.name: Cloud.load(p) for p in (tmp_path / "run" / "objects" / "broken").iterdir()}
+    assert sorted(kept) == ["artifact~a~fractured_0.npz", "everyday~b~mode_1.npz"]
+    assert [cloud.pieces for _, cloud in sorted(kept.items())] == [12, 2]
+    true = np.sum([p.areas[p.partner >= 0].sum() for p in pieces]) / np.sum([p.areas.sum() for p in pieces])
+    # One point of 5000 for each equal share of area: within a hundredth.
+    assert (kept["artifact~a~fractured_0.npz"].partner >= 0).float().mean() == pytest.approx(true, abs=0.01)
+    assert load_model(tmp_path / "run").denoiser is not None
+    first = {p: p.read_bytes() for p in prepare_from(path, tmp_path / "again", 1, lambda done, total: None)}
+    assert len(first) == 1 and all(
+        p.read_bytes() == (tmp_path / "run" / "objects" / "broken" / p.name).read_bytes() for p in first
+    )
+
+
+SPOILT = {
+    "no file": (lambda path: path.unlink(), "no such file"),
+    "no split": (lambda path: remove(path, "data_split"), "/data_split/CATEGORY/train"),
+    "nothing to train on": (lambda path: remove(path, "data_split/artifact"), "no objects of 2 to 20 pieces"),
+    "an object that is not there": (lambda path: remove(path, "artifact/a"), "for train. Fetch the file again"),
+    "a piece that is no mesh": (lambda path: remove(path, "artifact/a/fractured_0/pieces/1/faces"), "piece 1"),
+}  # fmt: skip
+
+
+def remove(path, name):
+    with h5py.File(path, "a") as h:
+        del h[name]
+
+
+@pytest.mark.parametrize("case", SPOILT)
+def test_learning_from_a_file_that_is_not_right_gets_one_line(case, tmp_path, file, capfd):
+    spoil, said = SPOILT[case]
+    spoil(file)
+    assert run("train", "garf", "--data", file, "--out", tmp_path / "run") == 2
+    error = capfd.readouterr().err.strip().splitlines()[-1]
+    assert said in error and error.startswith("error: ") and "broken.hdf5" in error
 
 
 def test_partners_of_a_real_fracture(data_dir):

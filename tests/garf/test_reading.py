@@ -55,6 +55,27 @@ def test_scanned_points_become_a_surface_of_their_area(tmp_path):
     assert len(load_fragments(tmp_path)[0].faces) == 6000
 
 
+def test_files_of_one_name_and_folders_that_look_like_files(tmp_path):
+    ball().export(tmp_path / "a.ply")
+    ball().export(tmp_path / "a.stl")
+    (tmp_path / "more.ply").mkdir()
+    assert [f.name for f in load_fragments(tmp_path)] == ["a", "a (2)"]
+
+
+def test_a_closed_mesh_that_is_inside_out_is_turned(tmp_path):
+    """Far from the origin too, where the volume about it would be lost in rounding; an open one is left as it is."""
+    whole = ball(1, 1e8)
+    turned = trimesh.Trimesh(whole.vertices, whole.faces[:, ::-1], process=False)
+    assert turned.volume < 0
+    for k, mesh in enumerate((turned, trimesh.Trimesh(turned.vertices, turned.faces[1:], process=False))):
+        lines = [f"v {x:.9f} {y:.9f} {z:.9f}" for x, y, z in mesh.vertices]
+        lines += [f"f {a} {b} {c}" for a, b, c in mesh.faces + 1]
+        (tmp_path / f"{k}.obj").write_text("\n".join(lines))
+    closed, opened = load_fragments(tmp_path)
+    assert closed.volume == pytest.approx(ball().volume, rel=1e-4)  # coordinates of 1e8 are kept to 1e-8
+    assert opened.volume < 0
+
+
 def write(path, text):
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
 
@@ -73,6 +94,7 @@ BAD = {
     "a billion points": (lambda d: write(d / "b.ply", HEADER.format(10**9)), "b.ply"),
     "not a number": (spoil_nan, "not numbers"),
     "no faces, few points": (lambda d: trimesh.PointCloud(np.random.rand(20, 3)).export(d / "b.ply"), "at least 100"),
+    "far and coarse": (lambda d: ball(0.001, 1e6).export(d / "b.ply"), "far from the origin"),
     "one place": (lambda d: trimesh.Trimesh(np.zeros((3, 3)), [[0, 1, 2]], process=False).export(d / "b.ply"), "one place"),
     "flat to nothing": (lambda d: trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [2, 0, 0]], [[0, 1, 2]], process=False).export(d / "b.ply"), "no area"),
     "nothing else": (lambda d: None, "one fragment"),
