@@ -25,8 +25,6 @@ from fields.neumadiff.words import GREY, HUES, goes_by, hue_off, lab, words_in
 
 _HUE = 22.0
 """Degrees by which a metal's colour may be off its own."""
-_CLEARLY = 1.6
-"""Times nearer to its own hue than to the next one a colour is that nobody would call by the other's name."""
 _AT_ONCE, _MOST_TRIES = 64, 1024
 """Materials drawn at a time, and before giving up."""
 
@@ -65,7 +63,7 @@ def _of_class(name: str) -> Check:
 
 
 def _coloured(name: str) -> Check:
-    return lambda found, scale: goes_by(found.seen, name, nearer=_CLEARLY)
+    return lambda found, scale: goes_by(found.seen, name)
 
 
 def _lightness(found: Statistics) -> Tensor:

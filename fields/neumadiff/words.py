@@ -74,20 +74,20 @@ def hue_off(hue: Tensor, wanted: float) -> Tensor:
     return ((hue - wanted + 180) % 360 - 180).abs()
 
 
-def goes_by(colour: Tensor, name: str, nearer: float = 1.0) -> Tensor:
-    """Which of linear sRGB colours (…, 3) anybody would call by one of the names of `HUES`, (…): so many times nearer to it than to the next one."""
+def goes_by(colour: Tensor, name: str) -> Tensor:
+    """Which of linear sRGB colours (…, 3) anybody would call by one of the names of `HUES`, (…)."""
     hue, chroma = hue_and_chroma(colour)
     off = hue_off(hue, HUES[name])
     others = torch.stack([hue_off(hue, other) for key, other in HUES.items() if key != name]).amin(0)
     lightness = lab(colour)[..., 0]
     strong = (chroma > _strong(lightness)) & (lightness > _NIGHT)
-    return (off < _OFF) & (nearer * off <= others) & strong & ~(_brownish(colour) & (name in _BROWN))
+    return (off < _OFF) & (off <= others) & strong & ~(_brownish(colour) & (name in _BROWN))
 
 
 def _brownish(colour: Tensor) -> Tensor:
     """Which of linear sRGB colours (…, 3) are brown, if they are of a hue that may be, (…)."""
     hue, chroma = hue_and_chroma(colour)
-    return (lab(colour)[..., 0] < 55) & (chroma < 60) & (hue > 40) & (hue < 95)
+    return (lab(colour)[..., 0] < 55) & (chroma < 66) & (hue > 40) & (hue < 95)
 
 
 def _strong(lightness: Tensor) -> Tensor:
