@@ -112,7 +112,8 @@ class MaterialTraining:
         cls, config: NeumadiffConfig, lessons: Lessons, seed: int, tensors: dict[str, Tensor], plain: dict
     ) -> MaterialTraining:
         training = cls(config, lessons, seed)
-        model, training.average, optimiser = unpacked(tensors)
+        model, average, optimiser = unpacked(tensors)
+        training.average = {name: average[name] for name in training.average}  # a file has an order of its own
         training.model.load_state_dict(model)
         load_optimiser(training.optimiser, optimiser)
         return training

@@ -39,7 +39,9 @@ def alone(folder):
 @pytest.fixture(scope="module")
 def together(folder, alone):
     """What two make of each: some begin anew, the others from the checkpoint of the one."""
-    torch.multiprocessing.spawn(work, (2, folder, NAMES), nprocs=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [*sys.path, str(Path(__file__).parents[2])])  # after what is installed
+        torch.multiprocessing.spawn(work, (2, folder, NAMES), nprocs=2)
     return {name: [torch.load(folder / f"{name}-{rank}.pt") for rank in range(2)] for name in NAMES}
 
 
