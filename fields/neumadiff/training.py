@@ -115,5 +115,7 @@ class MaterialTraining:
         model, average, optimiser = unpacked(tensors)
         training.average = {name: average[name] for name in training.average}  # a file has an order of its own
         training.model.load_state_dict(model)
+        # In the directions that were found then: another number of threads may find others.
+        training.vectors = training.model.whitening(training.rows.weights)
         load_optimiser(training.optimiser, optimiser)
         return training

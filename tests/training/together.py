@@ -25,7 +25,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "reacto": {"tracks": 60, "parts": 2, "voxels": (4096, 16384)},
     "qrbs": {"tracks": 60, "parts": 2, "voxels": (4096, 16384), "sparse_at": (0, 1)},
     "garf": {"objects": 3, "joint_objects": 2, "encoder_iterations": 2, "encoder_batch": 2, "flow_iterations": 2, "batch": 2, "tokens": 200},
-    "neumadiff": {"materials": 24, "fit_iterations": 10, "iterations": 4, "batch": 8},
+    "neumadiff": {"materials": 24, "fit_iterations": 10, "picture_iterations": 2, "iterations": 4, "batch": 8},
 }  # fmt: skip
 GRIDS = ("tensorf-vm", "tensorf-cp", "slimmerf")
 THOROUGHLY = {"tensorf-vm": 16, "strivec": 16, "slimmerf": 16}
