@@ -20,9 +20,8 @@ DENSE = 40_000
 """For what the surface is like around each of them."""
 _SOLID_AREA = 2.5
 """Surface of a typical broken object of size 1, breaks included."""
-_FEW, _CLOSEST = 10, 2.5
-"""Fragments that are seen as an object's. Of more, each is seen as large, and by as many points, as if it were one of so many; but no closer than that: from five times as close
-the encoder takes half of the break of fifty fragments for something else."""
+_FEW = 10
+"""Fragments that are seen as an object's. Of more, each is seen as large, and by as many points, as if it were one of so many."""
 
 _CRUMB = 1e-3
 """Of the surface of the object they are seen as a part of: fragments with less have hardly more break than is as wide as a crack."""
@@ -76,7 +75,7 @@ class Cloud:
 
 def closeness(fragments: list[Fragment]) -> float:
     """How many times more surface than theirs has the object they may be seen as a part of, so that each is large enough."""
-    return min(max(1.0, len(fragments) / _FEW), _CLOSEST)
+    return max(1.0, len(fragments) / _FEW)
 
 
 def hopeless(fragments: list[Fragment]) -> dict[int, str]:
