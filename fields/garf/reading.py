@@ -136,8 +136,8 @@ def _closed(faces: np.ndarray) -> bool:
     """Whether every edge is passed as often in one direction as in the other."""
     edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     count = int(faces.max()) + 1
-    ways = (np.sort(edges @ way) for way in ([count, 1], [1, count]))
-    return np.array_equal(*ways)
+    one, other = (np.sort(edges @ np.array(way)) for way in ([count, 1], [1, count]))
+    return np.array_equal(one, other)
 
 
 def _normals_of(points: Any) -> np.ndarray | None:
