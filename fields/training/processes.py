@@ -59,6 +59,9 @@ def joined(learner: Learner, device: torch.device) -> Iterator[None]:
         yield
         return
     require_sharing(learner)
+    # The first optimiser imports it, and it keeps for ever what processes have met by then: gloo's threads would outlive Python, and now and then abort it.
+    import torch._dynamo
+
     if device.type == "cuda":
         local = int(os.environ.get("LOCAL_RANK", "0"))
         if local >= (there := torch.cuda.device_count()):

@@ -3,9 +3,12 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +23,7 @@ from fields.methods import methods, models
 from fields.training import processes
 from fields.training.radiance import RadianceTraining
 from tests.commands import run
-from tests.training.together import trained, work
+from tests.training.together import leave, trained, work
 
 NAMES = [*methods(), *models()]
 
@@ -36,12 +39,17 @@ def alone(folder):
     return {name: trained(name, folder, resume=False) for name in NAMES}
 
 
+def spawn(what: Callable[..., None], *arguments: Any) -> None:
+    """Calls it in two processes, with the number of each, and 2."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [*sys.path, str(Path(__file__).parents[2])])  # after what is installed
+        torch.multiprocessing.spawn(what, (2, *arguments), nprocs=2)
+
+
 @pytest.fixture(scope="module")
 def together(folder, alone):
     """What two make of each: some begin anew, the others from the checkpoint of the one."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", [*sys.path, str(Path(__file__).parents[2])])  # after what is installed
-        torch.multiprocessing.spawn(work, (2, folder, NAMES), nprocs=2)
+    spawn(work, folder, NAMES)
     return {name: [torch.load(folder / f"{name}-{rank}.pt") for rank in range(2)] for name in NAMES}
 
 
@@ -76,6 +84,18 @@ def test_what_processes_exchange(folder, together):
         assert said["greatest"].tolist() == [1, 1] and said["agreed"] == [True, False]
         assert said["writer"] is (rank == 0)
         assert "have come to differ" in said["said"]  # of 0 and −0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for the threads")
+def test_no_thread_of_the_meeting_is_left(tmp_path):
+    """One that was aborted one process in forty as it ended, and all others with it."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    spawn(leave, tmp_path, port)
+    for rank in range(2):
+        threads = json.loads((tmp_path / f"threads-{rank}.json").read_text())
+        assert not [name for name in threads if "gloo" in name], threads
 
 
 def test_one_process_exchanges_nothing():

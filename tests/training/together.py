@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -94,6 +96,16 @@ def exchanged(rank: int) -> dict[str, Any]:
         "writer": processes.writer(),
         "said": said,
     }
+
+
+def leave(rank: int, count: int, folder: Path, port: int) -> None:
+    """One of several processes, as torchrun starts them: meets the others, trains, and says which threads are left."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(count), MASTER_ADDR="localhost", MASTER_PORT=str(port))
+    with processes.joined(learner("tensorf-vm"), torch.device("cpu")):
+        torch.optim.Adam([Parameter(torch.zeros(1))])
+        processes.wait()
+    threads = sorted(file.read_text().strip() for file in Path("/proc/self/task").glob("*/comm"))
+    (folder / f"threads-{rank}.json").write_text(json.dumps(threads))
 
 
 def work(rank: int, count: int, folder: Path, names: list[str]) -> None:
