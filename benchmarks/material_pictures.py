@@ -18,7 +18,7 @@ from fields.neumadiff.made_up import made_up
 from fields.neumadiff.network import Networks
 from fields.neumadiff.pictures import SIZE, looked_at, random_light, taken
 from fields.neumadiff.preview import preview
-from fields.neumadiff.statistics import NAMES, SCALES, statistics
+from fields.neumadiff.statistics import NAMES, SCALES, seen_of, statistics
 from fields.neumadiff.synthesis import load_model, synthesize
 from fields.neumadiff.words import GREY, hue_and_chroma, hue_off, lab
 from fields.relighting.develop import develop
@@ -30,16 +30,11 @@ _SEED = 1
 _WIDTH = NAMES.index("half width")
 
 
-def seen(vectors: Tensor) -> Tensor:
-    """(…, 3) what `Statistics.seen` is, of their vectors."""
-    return torch.where(vectors[..., NAMES.index("base share"), None] > 0.5, vectors[..., 9:12], vectors[..., 6:9])
-
-
 def agreement(found: Tensor, true: Tensor) -> str:
     """Of statistics (M, 16) with true ones: what eyes see of it."""
-    (hue, _), (true_hue, chroma) = (hue_and_chroma(seen(one).clamp(min=0)) for one in (found, true))
+    (hue, _), (true_hue, chroma) = (hue_and_chroma(seen_of(one).clamp(min=0)) for one in (found, true))
     hues = hue_off(hue, true_hue)[chroma > 2 * GREY]
-    lightness = (lab(seen(found).clamp(min=0)) - lab(seen(true)))[:, 0].abs()
+    lightness = (lab(seen_of(found).clamp(min=0)) - lab(seen_of(true)))[:, 0].abs()
     width = (found - true)[:, _WIDTH].abs()
     return (
         f"hue of what has one off by {hues.median():.0f}° in the median, within 30° {100 * (hues < 30).float().mean():.0f} %; lightness off by "

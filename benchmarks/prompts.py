@@ -1,7 +1,7 @@
 """How often what a model draws is what it was asked for: ``python -m fields.benchmarks.prompts``.
 
-Two hundred prompts of a gloss, a colour and a kind, four materials each, of the few pairs of words that were never met together 32, as they are drawn: none is left out. Statistics say whether a material is what the words
-say (`fields.neumadiff.synthesis.agrees`), has the hue to within 30°, and is of the kind, where there is a rule for that.
+Two hundred prompts of a gloss, a colour and a kind, four materials each, 32 where kind and colour were never met together, for these are few. They are as they are drawn:
+none is left out. Statistics say whether a material is what the words say (`fields.neumadiff.synthesis.agrees`), has the hue to within 30°, and is of the kind, where there is a rule for that.
 """
 
 from __future__ import annotations

@@ -105,6 +105,15 @@ def mixed(weights: Tensor, matrix: Tensor) -> Tensor:
     return torch.cat([weights[..., :609], (matrix @ last).flatten(-2), bias @ matrix.T], -1)
 
 
+def sorted_channels(weights: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, 675) of materials with their channels in an order that is the same for all that differ in it alone; and (N, 3) which of these channels
+    their red, green and blue are."""
+    last, bias = weights[:, 609:672].unflatten(1, (3, 21)), weights[:, 672:]
+    sort = last[..., 0].argsort(1)
+    moved = last.gather(1, sort[..., None].expand_as(last)).flatten(1)
+    return torch.cat([weights[:, :609], moved, bias.gather(1, sort)], 1), sort.argsort(1)
+
+
 def permuted(weights: Tensor, order: Sequence[int]) -> Tensor:
     """(…, 675) of materials whose colour channels are those of `order`: red becomes what channel order[0] was. Exact."""
     return mixed(weights, torch.eye(3, dtype=weights.dtype, device=weights.device)[list(order)])

@@ -21,7 +21,7 @@ from fields.errors import DataError
 from fields.io.atomic import read_tensors, write_tensors
 from fields.io.hdr import has_eight_bits, read_linear
 from fields.neumadiff.angles import Reflectance
-from fields.neumadiff.network import Networks
+from fields.neumadiff.network import Networks, sorted_channels
 from fields.neumadiff.preview import Light, LitSpheres, light_of, picture, studio
 from fields.neumadiff.rows import Rows
 from fields.neumadiff.statistics import SCALES
@@ -125,11 +125,8 @@ class Pictures:
 
 def pictures_of(rows: Rows, watch: Callable[[int, int], None]) -> Pictures:
     """Four views of every row."""
-    last, bias = rows.weights[:, -66:-3].unflatten(1, (3, 21)), rows.weights[:, -3:]
-    # Channels in an order that does not depend on the one they are in.
-    sort = last[..., 0].argsort(1)
-    sorted_last = last.gather(1, sort[..., None].expand_as(last)).flatten(1)
-    unique, of = torch.cat([rows.weights[:, :-66], sorted_last, bias.gather(1, sort)], 1).unique(dim=0, return_inverse=True)  # fmt: skip
+    weights, order = sorted_channels(rows.weights)
+    unique, of = weights.unique(dim=0, return_inverse=True)
     networks, times = Networks(unique, rows.networks.dialect), SCALES["physical"] / SCALES[rows.scale]
     generator = torch.Generator().manual_seed(0)
     images = torch.empty(len(unique), _VIEWS, SIZE, SIZE, 3, dtype=torch.uint8)
@@ -141,7 +138,7 @@ def pictures_of(rows: Rows, watch: Callable[[int, int], None]) -> Pictures:
         images[some] = (255 * seen).round().byte()
         done += len(some)
         watch(done, len(unique))
-    return Pictures(images, of, sort.argsort(1))
+    return Pictures(images, of, order)
 
 
 # ------------------------------------------------------------------------------------ looked at

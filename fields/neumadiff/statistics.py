@@ -75,11 +75,17 @@ class Statistics:
     @property
     def seen(self) -> Tensor:
         """(M, 3) linear colour that a material is seen in: its base, for a white highlight makes a colour another; where that is little, all of it."""
-        return torch.where(self.base_share[:, None] > 0.5, self.base, self.albedo)
+        return seen_of(self.vector)
 
     def hue(self) -> tuple[Tensor, Tensor]:
         """Degrees and chroma in CIELAB (M,) of what a material is `seen` in."""
         return hue_and_chroma(self.seen)
+
+
+def seen_of(vectors: Tensor) -> Tensor:
+    """(…, 3) `Statistics.seen`, of their `vector`s (…, len(NAMES))."""
+    albedo, base = (vectors[..., k : k + 3] for k in (NAMES.index("albedo red"), NAMES.index("base red")))
+    return torch.where(vectors[..., NAMES.index("base share"), None] > 0.5, base, albedo)
 
 
 def statistics(materials: Callable[[Tensor], Tensor]) -> Statistics:

@@ -53,7 +53,6 @@ class MaterialTraining:
         reader = text_encoder(config.text)
         self.model = MaterialModel.of(rows, config.size, reader.id, sight.encoder if sight else None)
         self.embedded = sight.embedded if sight else None
-        self.vectors = self.model.whitening(rows.weights)
         kinds = torch.tensor([self.model.categories.index(category) for category in rows.categories])
         self.category = torch.nn.functional.one_hot(kinds, len(self.model.categories)).float()
         texts = sorted({caption for captions in rows.captions for caption in captions})
@@ -82,7 +81,7 @@ class MaterialTraining:
             view = torch.randint(self.embedded.shape[1], (config.batch,), generator=generator)
             wanted["image"] = self.embedded[which, view]
         present = told_of(torch.rand(config.batch, 1 + len(wanted), generator=generator))
-        x = self.vectors[which]
+        x = self.model.whitening(self.rows.weights[which])
         t = torch.randint(1, self.model.schedule.steps + 1, (config.batch,), generator=generator)
         noise = torch.randn(x.shape, generator=generator)
         x, t, noise, present = map(processes.share, (x, t, noise, present))
@@ -115,7 +114,5 @@ class MaterialTraining:
         model, average, optimiser = unpacked(tensors)
         training.average = {name: average[name] for name in training.average}  # a file has an order of its own
         training.model.load_state_dict(model)
-        # In the directions that were found then: another number of threads may find others.
-        training.vectors = training.model.whitening(training.rows.weights)
         load_optimiser(training.optimiser, optimiser)
         return training

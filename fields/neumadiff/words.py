@@ -76,18 +76,16 @@ def hue_off(hue: Tensor, wanted: float) -> Tensor:
 
 def goes_by(colour: Tensor, name: str) -> Tensor:
     """Which of linear sRGB colours (…, 3) anybody would call by one of the names of `HUES`, (…)."""
-    hue, chroma = hue_and_chroma(colour)
-    off = hue_off(hue, HUES[name])
-    others = torch.stack([hue_off(hue, other) for key, other in HUES.items() if key != name]).amin(0)
-    lightness = lab(colour)[..., 0]
+    lightness, (hue, chroma) = lab(colour)[..., 0], hue_and_chroma(colour)
+    off, nearest = hue_off(hue, HUES[name]), torch.stack([hue_off(hue, other) for other in HUES.values()]).amin(0)
     strong = (chroma > _strong(lightness)) & (lightness > _NIGHT)
-    return (off < _OFF) & (off <= others) & strong & ~(_brownish(colour) & (name in _BROWN))
+    named = (off < _OFF) & (off <= nearest) & strong
+    return named & ~_brown(lightness, hue, chroma) if name in _BROWN else named
 
 
-def _brownish(colour: Tensor) -> Tensor:
-    """Which of linear sRGB colours (…, 3) are brown, if they are of a hue that may be, (…)."""
-    hue, chroma = hue_and_chroma(colour)
-    return (lab(colour)[..., 0] < 55) & (chroma < 66) & (hue > 40) & (hue < 95)
+def _brown(lightness: Tensor, hue: Tensor, chroma: Tensor) -> Tensor:
+    """Which colours of one of the hues `_BROWN` are brown, (…)."""
+    return (lightness < 55) & (chroma < 66) & (hue > 40) & (hue < 95)
 
 
 def _strong(lightness: Tensor) -> Tensor:
@@ -106,16 +104,15 @@ class Colour:
 
 def colour_of(albedo: Tensor) -> Colour:
     """The name of one linear sRGB colour (3,)."""
-    lightness = float(lab(albedo)[0])
-    hue, chroma = (float(v) for v in hue_and_chroma(albedo))
+    lightness, (hue, chroma) = lab(albedo)[0], hue_and_chroma(albedo)
     if chroma < GREY:
         return Colour("black" if lightness < BLACK else "white" if lightness > WHITE else "grey")
     if lightness < _NIGHT:
         return Colour("black")
-    second, name = sorted(HUES, key=lambda name: -float(hue_off(torch.tensor(hue), HUES[name])))[-2:]
-    if name in _BROWN and _brownish(albedo):
+    second, name = sorted(HUES, key=lambda name: -float(hue_off(hue, HUES[name])))[-2:]
+    if name in _BROWN and _brown(lightness, hue, chroma):
         return Colour("brown", "dark" if lightness < 30 else "light" if lightness > 50 else "")
-    if chroma < _strong(torch.tensor(lightness)):
+    if chroma < _strong(lightness):
         return Colour(f"greyish {name}")
     if not goes_by(albedo, name):
         name = f"{second} {name}"
