@@ -8,6 +8,7 @@ from importlib import import_module
 
 VERBS = {
     "train": "train a field on a scene: fields train METHOD [--data DIR]",
+    "sweep": "train many scenes with many methods, here or on a Ray cluster, and compare: fields sweep demo",
     "eval": "measure a trained run on its test images",
     "view": "look at a run, or at reassembled fragments, in a browser",
     "render": "render images and videos of a run along a camera path",

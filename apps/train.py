@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, make_dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from fields.apps.common import Progress, choose_device, parse, watching
 
@@ -44,7 +46,11 @@ class Options:
     """Of the viewer; if it is taken, the next that is free."""
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str], watching: Callable[[str], AbstractContextManager[Any]] = watching) -> int:
+    """
+    Args:
+        watching: gives what watches (`fields.training.loop.Watcher`) a piece of work of some title.
+    """
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: fields train METHOD [options]\n\nMethods:")
         for name, one in (methods() | models()).items():
@@ -58,7 +64,7 @@ def main(arguments: list[str]) -> int:
         return learn(chosen, rest)
     prog = f"fields train {chosen.name}"
     if {"-h", "--help"} & set(rest):
-        parse(rest, _with_settings(chosen, chosen.config()), prog, chosen.summary)
+        require_known(chosen, rest)
         return 0
 
     from fields.training import processes
@@ -69,7 +75,7 @@ def main(arguments: list[str]) -> int:
     if options.devices != 1 and not processes.launched():
         from fields.apps.launching import launch
 
-        parse(rest, _with_settings(chosen, chosen.config()), prog, chosen.summary)  # what is wrong is said once
+        require_known(chosen, rest)  # what is wrong is said once
         return launch(chosen, options.devices, arguments)
     with processes.joined(chosen, device):
         with watching("Reading images") as progress:
@@ -84,10 +90,20 @@ def main(arguments: list[str]) -> int:
         settings = options.settings
         if settings.iterations != length:  # milestones are those of the preset's length
             settings = replace(settings, iterations=length).scaled(settings.iterations)
-        return train(chosen, settings, scene.to(device), options, arguments)
+        return train(chosen, settings, scene.to(device), options, arguments, watching)
 
 
-def train(chosen: Method, settings, scene, options: Options, arguments: list[str]) -> int:
+def require_known(chosen: Method, arguments: list[str]) -> None:
+    """Ends the program where the command does not take these arguments; no scene is read for that.
+
+    Raises:
+        ConfigError: there is no such preset.
+    """
+    chosen.configure(_preset(chosen, _peek(arguments).config, "cpu"))
+    parse(arguments, _with_settings(chosen, chosen.config()), f"fields train {chosen.name}", chosen.summary)
+
+
+def train(chosen: Method, settings, scene, options: Options, arguments: list[str], watching) -> int:
     from fields.apps.render import look_around, write_path
 
     from fields.core import _backend
