@@ -7,24 +7,24 @@ from pathlib import Path
 from typing import Annotated
 
 from fields.apps.common import parse
+from tyro.conf import Positional
+
+
+@dataclass
+class Options:
+    sweep: Annotated[str, Positional]
+    """YAML file, or the name of one that comes with the package."""
+    data: Path | None = None
+    """Folder that holds the scenes. Default: that of the file."""
+    out: Path | None = None
+    """Where a run folder for each trial goes, and the results. All machines must see it. Default: runs/SWEEP."""
+    address: str | None = None
+    """Of a Ray cluster, auto for the one this machine is in. Default: workers on this machine."""
+    workers: int | None = None
+    """How many trials at once on this machine. Default: as many as have a core, or as many cores as each asks for."""
 
 
 def main(arguments: list[str]) -> int:
-    import tyro
-
-    @dataclass
-    class Options:
-        sweep: Annotated[str, tyro.conf.Positional]
-        """YAML file, or the name of one that comes with the package."""
-        data: Path | None = None
-        """Folder that holds the scenes. Default: that of the file."""
-        out: Path | None = None
-        """Where a run folder for each trial goes, and the results. All machines must see it. Default: runs/SWEEP."""
-        address: str | None = None
-        """Of a Ray cluster, auto for the one this machine is in. Default: workers on this machine."""
-        workers: int | None = None
-        """How many trials at once on this machine. Default: as many as have a core, or as many cores as each asks for."""
-
     options = parse(arguments, Options, "fields sweep", "Trains every scene with every method, and compares.")
 
     from fields.apps.sweep import engine, report
