@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import platform
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,10 @@ class Standing:
     """… of so many."""
     psnr: float | None = None
     """Of batches, lately."""
-    starts: list[int] = field(default_factory=list)
-    """Iterations that were done each time that a worker took it up."""
+    starts: int = 0
+    """How many workers have taken it up."""
+    since: int = 0
+    """Iterations that were done when the last of them did."""
     worker: str = ""
     """Machine and process."""
     reason: str = ""
@@ -46,12 +49,12 @@ class Board:
     def __init__(self) -> None:
         self.standings: dict[str, Standing] = {}
 
-    def tell(self, name: str, start: int | None = None, **facts: Any) -> None:
-        standing = self.standings.setdefault(name, Standing())
-        if start is not None:
-            standing.starts.append(start)
-        for key, value in facts.items():
-            setattr(standing, key, value)
+    def begin(self, name: str, worker: str) -> None:
+        starts = self.standings[name].starts if name in self.standings else 0
+        self.standings[name] = Standing("training", starts=starts + 1, worker=worker)
+
+    def tell(self, name: str, facts: dict[str, Any]) -> None:
+        self.standings[name] = replace(self.standings[name], **facts)
 
     def read(self) -> dict[str, Standing]:
         return self.standings
@@ -66,20 +69,19 @@ class Reporter(Silent):
     def step(self, i: int, total: int, numbers: Mapping[str, Any] | None = None) -> None:
         if not numbers or (self.started and i < total and time.monotonic() - self.told < _LOOK):
             return
-        start = None if self.started else i - 1
-        self.started, self.told = True, time.monotonic()
         psnr = float(numbers["psnr"]) if "psnr" in numbers else None
-        self.tell(start, state="training", done=i, total=total, psnr=psnr)
+        self.tell(done=i, total=total, psnr=psnr, **({} if self.started else {"since": i - 1}))
+        self.started, self.told = True, time.monotonic()
 
 
 def train(trial: Trial, run: Path, board: Any) -> None:
     """One trial, in a worker. A worker before it that died may have left a checkpoint."""
     from fields.apps import train
 
-    def tell(start: int | None = None, **facts: Any) -> None:
-        board.tell.remote(trial.name, start, **facts)
+    def tell(**facts: Any) -> None:
+        board.tell.remote(trial.name, facts)
 
-    tell(state="training", worker=f"{os.uname().nodename} {os.getpid()}")
+    board.begin.remote(trial.name, f"{platform.node()} {os.getpid()}")
     going_on = ["--resume"] if any((run / "checkpoints").glob("*.safetensors")) else []
 
     @contextmanager
@@ -111,6 +113,8 @@ def run(
     Raises:
         ConfigError: no Ray, or no cluster at the address.
     """
+    if address is None:  # keeps all of Ray on 127.0.0.1, and is read when it is imported
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     try:
         import ray
     except ImportError:
@@ -180,7 +184,7 @@ def _ray(ray: Any, address: str | None, sweep: Sweep, workers: int | None) -> It
             ray.init(address=address, **quiet)
         else:
             cores = max(workers * sweep.cpus if workers else os.cpu_count() or 1, sweep.cpus)
-            ray.init(num_cpus=int(cores), include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+            ray.init(num_cpus=int(cores), include_dashboard=False, **quiet)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
         raise ConfigError(
             f"Ray cannot be reached at {address or 'this machine'}: {str(error).splitlines()[0]}"

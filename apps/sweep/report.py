@@ -28,7 +28,7 @@ def rows_of(sweep: Sweep, out: Path, standings: dict[str, Standing]) -> list[dic
     for trial in sweep.trials:
         standing = standings[trial.name]
         row = {"trial": trial.name, "scene": trial.scene, "method": trial.method} | trial.varied
-        row |= {"state": standing.state, "starts": len(standing.starts) or None, "reason": standing.reason}
+        row |= {"state": standing.state, "starts": standing.starts or None, "reason": standing.reason}
         if standing.state == "done":
             try:
                 metrics = read_json(run_folder(out, trial) / "metrics.json")

@@ -16,7 +16,7 @@ class Table:
         from rich.console import Console
         from rich.live import Live
 
-        self.trials, self.said = trials, {}  # type: tuple[list[Trial], dict[str, tuple[str, int]]]
+        self.trials, self.said = trials, {}  # type: tuple[list[Trial], dict[str, tuple[str, int, int]]]
         self.console, self.began = Console(stderr=True), time.monotonic()
         self.live = Live(console=self.console, auto_refresh=False)
 
@@ -33,8 +33,8 @@ class Table:
             self.live.update(self._drawn(standings), refresh=True)
             return
         for name, standing in standings.items():
-            what = standing.state, len(standing.starts)
-            if what != self.said.get(name, ("waiting", 0)):
+            what = standing.state, standing.starts, standing.since
+            if what != self.said.get(name, ("waiting", 0, 0)):
                 self.said[name] = what
                 print(f"{name}: {_told(standing)}", file=sys.stderr, flush=True)
 
@@ -60,5 +60,5 @@ class Table:
 
 
 def _told(standing: Standing) -> str:
-    again = f", taken up again after {standing.starts[-1]} iterations" if len(standing.starts) > 1 else ""
+    again = f", taken up again after {standing.since} iterations" if standing.starts > 1 else ""
     return f"failed: {standing.reason}" if standing.state == "failed" else f"{standing.state}{again}"
