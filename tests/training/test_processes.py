@@ -67,8 +67,10 @@ def test_two_processes_train_as_one(name, alone, together):
     assert one[2] == other[2] == pytest.approx(losses, rel=1e-5)
     for k, value in last.items():
         assert value.shape == one[1][k].shape  # they found the same boxes, occupied cells and ranks
-        if value.dtype in (torch.bool, torch.uint8, torch.int32):
+        if value.dtype in (torch.bool, torch.int32):
             assert torch.equal(value, one[1][k]), k
+        if value.dtype is torch.uint8:  # shares of light, rounded: numbers this close may lie on two sides of a half
+            assert (value.int() - one[1][k].int()).abs().max() <= 1, k
 
 
 def test_what_processes_exchange(folder, together):
