@@ -46,7 +46,7 @@ class Sweep:
     retries: int = 3
     """A trial whose worker died goes on so many times."""
     published: dict[str, dict[str, float]] = field(default_factory=dict)
-    """PSNR by a name, that says where it is from, and by scene: to be shown beside ours."""
+    """PSNR by a name, that says where it is from, and by scene, or of the `mean` alone: to be shown beside ours."""
 
     @classmethod
     def of(cls, file: Path, data: Path | None = None) -> Sweep:

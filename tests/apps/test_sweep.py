@@ -8,6 +8,8 @@ import sys
 import time
 
 import pytest
+from fields.apps.sweep import report
+from fields.apps.sweep.engine import Standing
 from fields.apps.sweep.plan import Sweep, shipped_sweeps
 
 from fields.errors import ConfigError
@@ -75,6 +77,17 @@ def test_shipped_sweeps_ask_for_what_there_is(tmp_path):
         for scene in yaml.safe_load(file.read_text())["scenes"]:
             (tmp_path / str(scene)).mkdir(exist_ok=True)
         assert Sweep.of(file, tmp_path).trials
+
+
+def test_published_figures_stand_beside_what_was_not_trained(tmp_path):
+    text = "scenes: {a: , b: }\nmethods: [tensorf-vm]\npublished: {one: {a: 20, b: 30}, a mean: {mean: 26.7}, a part: {a: 1}}\n"
+    planned = Sweep.of(sweep(tmp_path, text))
+    rows = report.rows_of(planned, tmp_path, {t.name: Standing("failed", reason="no <room>") for t in planned.trials})
+    report.write(planned, tmp_path, rows, "title")
+    said = (tmp_path / "results.md").read_text()
+    assert "| one | 20.00 | 30.00 | 25.00 |" in said and "| a mean | – | – | 26.70 |" in said
+    assert "| a part | 1.00 | – | – |" in said and "* a-tensorf-vm: no <room>" in said
+    assert "no &lt;room&gt;" in (tmp_path / "report.html").read_text()
 
 
 def test_a_killed_worker_costs_nothing_but_time(tmp_path):
