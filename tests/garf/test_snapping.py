@@ -126,7 +126,7 @@ def damages():
     yield "a group that is skipped", lambda said: said["group"].update({"sherd 3": 5})
 
 
-@pytest.mark.parametrize(("what", "damage"), damages(), ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(("what", "damage"), list(damages()), ids=lambda value: value if isinstance(value, str) else "")
 def test_damaged_files_are_refused(whole, tmp_path, what, damage):
     write_poses(tmp_path, whole)
     with pytest.raises(DataError, match=r"fragments\.safetensors: no such file"):
