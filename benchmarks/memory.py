@@ -94,15 +94,33 @@ def main() -> None:
         scene, run = folder / "ball", folder / "run"
         if not (scene / "transforms_test.json").exists():
             write_scene(scene, options.images)
-        train = ["train", "tensorf-vm", "--data", str(scene), "--out", str(run), "--iterations", str(options.iterations)]
-        frame = ["render", str(run), "--frames", "1", "--size", *map(str, FRAME), "--out", str(run / "renders" / "large")]
+        train = [
+            "train",
+            "tensorf-vm",
+            "--data",
+            str(scene),
+            "--out",
+            str(run),
+            "--iterations",
+            str(options.iterations),
+        ]
+        frame = [
+            "render",
+            str(run),
+            "--frames",
+            "1",
+            "--size",
+            *map(str, FRAME),
+            "--out",
+            str(run / "renders" / "large"),
+        ]
         pixels = options.images * SIZE[0] * SIZE[1] * 4 / 1e9
-        print("| command | pixels (GB) | peak memory (GB) | bar (GB) | CPU (s) | clock (s) |\n|---|---|---|---|---|---|")
+        print(
+            "| command | pixels (GB) | peak memory (GB) | bar (GB) | CPU (s) | clock (s) |\n|---|---|---|---|---|---|"
+        )
         for name, command, held in (("train", train, pixels), ("frame", frame, FRAME[0] * FRAME[1] * 4 / 1e9)):
             peak, busy, clock = measured(command)
-            print(
-                f"| {name} | {held:.2f} | **{peak:.2f}** | {BARS[name]:.1f} | {busy:.0f} | {clock:.0f} |", flush=True
-            )
+            print(f"| {name} | {held:.2f} | **{peak:.2f}** | {BARS[name]:.1f} | {busy:.0f} | {clock:.0f} |", flush=True)
             if peak >= BARS[name]:
                 raise SystemExit(f"{name}: {peak:.2f} GB, which is not under {BARS[name]:.1f} GB")
 

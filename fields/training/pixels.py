@@ -68,8 +68,9 @@ def rows_near_silhouettes(store: ImageStore, radius: int) -> Rows:
     """Rows of the pixels within `radius` pixels of anything not fully transparent."""
 
     def of_image(i: int) -> Tensor:
-        solid = (store.image(i)[..., 3] > 0)[None, None].float()
-        near = torch.nn.functional.max_pool2d(solid, 2 * radius + 1, 1, radius)[0, 0] > 0
+        near = (store.image(i)[..., 3] > 0)[None, None].float()
+        for window in ((2 * radius + 1, 1), (1, 2 * radius + 1)):
+            near = torch.nn.functional.max_pool2d(near, window, 1, [w // 2 for w in window])
         return store.offsets[i] + near.flatten().nonzero()[:, 0]
 
     return Rows(map(of_image, range(len(store))), store.device)
