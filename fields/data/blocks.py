@@ -58,6 +58,11 @@ class Block:
             torch.index_select(self.data, 0, which, out=place)
         return copy
 
+    def layer(self, i: int) -> Tensor:
+        """A view of (…,) number i of the first dimension."""
+        self.will_read(self.data.stride(0) * self.data.itemsize)
+        return self.data[i]
+
     def will_read(self, size: int) -> None:
         """Makes room for so many bytes of the file, where there is one, by letting go of those that were read before.
 
@@ -94,7 +99,7 @@ def _mapped(size: int, of_what: str) -> mmap.mmap:
     except OSError as error:
         raise DataError(
             f"{folder}: no room for {size / 1e9:.1f} GB of {of_what} ({error.strerror}). Free some space, name a folder on another "
-            "disk in TMPDIR, or use smaller images with --downscale."
+            "disk in TMPDIR, or ask for less: images with --downscale, a grid with --resolution."
         ) from error
 
 
