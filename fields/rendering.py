@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,8 @@ from fields.data.cameras import Cameras
 from fields.errors import ConfigError
 
 _CHUNK = {"cpu": 16_384, "cuda": 131_072}  # rays at once: they keep all threads busy, and stay small in memory
+
+_IMAGES = ("rgb", "depth", "opacity", "normal")
 
 
 @dataclass
@@ -74,27 +76,28 @@ def render(
         normal: also render normals, which takes about as long again.
 
     Returns:
-        A Rendering of (H, W, …) tensors on the field's device. Memory is that of a part of the rays, besides.
+        A Rendering of (H, W, …) tensors on the field's device. Besides them, memory is that of a part of the rays.
     """
     device = field.aabb.device
-    origins, directions = (t.to(device) for t in camera.image_rays(index))
-    shape = directions.shape[:2]
-    chunk = _CHUNK.get(device.type, _CHUNK["cpu"])
-    rays = zip(origins.reshape(-1, 3).split(chunk), directions.reshape(-1, 3).split(chunk), strict=True)
-    parts = []
-    for o, d in rays:
-        parts.append(field.render_rays(o, d, background))
-        if normal and parts[-1].normal is None:
-            parts[-1].normal = field.normals(o, d)
-
-    def image(name: str) -> Tensor | None:
-        values = [getattr(p, name) for p in parts]
-        return None if values[0] is None else torch.cat(values).view(*shape, *values[0].shape[1:])
-
-    images = {f.name: image(f.name) for f in fields(Rendering) if f.name != "samples"}
-    images["rgb"] = images["rgb"].clamp(0, 1)  # type: ignore[union-attr]
-    counts = [p.samples for p in parts if p.samples is not None]
-    return Rendering(**images, samples=torch.stack(counts).sum(0) if counts else None)  # type: ignore[arg-type]
+    one = camera[index].to(device)
+    shape = int(one.height), int(one.width)
+    images: dict[str, Tensor] = {}
+    counts = []
+    for pixels in torch.arange(math.prod(shape), device=device).split(_CHUNK.get(device.type, _CHUNK["cpu"])):
+        origins, directions = one.rays_of(0, pixels)
+        part = field.render_rays(origins, directions, background)
+        if normal and part.normal is None:
+            part.normal = field.normals(origins, directions)
+        if part.samples is not None:
+            counts.append(part.samples)
+        for name in _IMAGES:
+            if (value := getattr(part, name)) is not None:
+                if name not in images:
+                    images[name] = value.new_empty(math.prod(shape), *value.shape[1:])
+                images[name][pixels[0] : pixels[-1] + 1] = value
+    images["rgb"].clamp_(0, 1)
+    whole = {name: value.view(*shape, *value.shape[1:]) for name, value in images.items()}
+    return Rendering(**whole, samples=torch.stack(counts).sum(0) if counts else None)
 
 
 def render_path(field: Field, cameras: Cameras | Iterable[Cameras]) -> Iterator[Rendering]:

@@ -166,15 +166,14 @@ class Cameras:
         directions (H, W, 3)."""
         one = self[i].downscaled(downscale)
         w, h = int(one.width), int(one.height)
-        y, x = torch.meshgrid(
-            torch.arange(h, device=self.device) + 0.5,
-            torch.arange(w, device=self.device) + 0.5,
-            indexing="ij",
-        )
-        xy = torch.stack([x, y], -1).view(-1, 2)
-        index = torch.zeros(len(xy), dtype=torch.int64, device=self.device)
-        origins, directions = one.rays(index, xy)
+        origins, directions = one.rays_of(0, torch.arange(h * w, device=self.device))
         return origins.view(h, w, 3), directions.view(h, w, 3)
+
+    def rays_of(self, i: int, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Rays through the centres of some pixels of camera i: of pixels (M,) int64, counted row by row."""
+        width = self.width[i]
+        xy = torch.stack([pixels % width, pixels // width], -1) + 0.5
+        return self.rays(torch.full_like(pixels, i), xy)
 
     @property
     def centres(self) -> Tensor:

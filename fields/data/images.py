@@ -1,7 +1,7 @@
 """`ImageStore`: all images of a split in one flat block of bytes.
 
-300 images at 1080p are 1.9 GB this way. They may differ in size, and a batch of pixels from all over them
-is one gather.
+300 images at 1080p are 1.9 GB this way, in a file (`fields.data.blocks`). They may differ in size, and a batch of
+pixels from all over them is one gather.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from fields.data.blocks import Block, Rows
 from fields.data.frames import Mask
 from fields.errors import DataError
 
 _ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
 _EXIF_ORIENTATION = 274
+_DECODING = 1 << 29  # bytes of images that are being decoded at once
 
 
 @dataclass(eq=False)
@@ -29,7 +31,8 @@ class ImageStore:
     """N images of 8-bit sRGB with straight alpha if there is any; row-major, top row first."""
 
     data: Tensor
-    """(P, C) uint8, all pixels of all images one after the other; C = 3 or 4."""
+    """(P, C) uint8, all pixels of all images one after the other; C = 3 or 4. It may lie in a file: pixels are asked of
+    `rows` and `image`, which keep little of it in memory."""
     offsets: Tensor
     """(N,) int64, the row of `data` where each image starts."""
     width: Tensor
@@ -37,6 +40,8 @@ class ImageStore:
     height: Tensor
     masks: Tensor | None = None
     """(P,) bool, True where a pixel may be used; None when all may."""
+    blocks: tuple[Block, ...] = ()
+    """Where `data` and `masks` lie, unless that is memory of their own."""
 
     def __len__(self) -> int:
         return self.offsets.shape[0]
@@ -56,16 +61,28 @@ class ImageStore:
     def to(self, device: torch.device | str) -> ImageStore:
         masks = None if self.masks is None else self.masks.to(device)
         data, offsets, width, height = (t.to(device) for t in (self.data, self.offsets, self.width, self.height))
-        return ImageStore(data, offsets, width, height, masks)
+        return ImageStore(data, offsets, width, height, masks, self.blocks if data is self.data else ())
 
     def select(self, which: list[int]) -> ImageStore:
         """The images of these indices, in this order."""
-        ends = self.offsets + self.width * self.height
-        rows = torch.cat([torch.arange(int(self.offsets[i]), int(ends[i]), device=self.device) for i in which])
         width, height = self.width[which], self.height[which]
-        sizes = width * height
-        masks = None if self.masks is None else self.masks[rows]
-        return ImageStore(self.data[rows], sizes.cumsum(0) - sizes, width, height, masks)
+        chosen = _empty_store(width, height, self.channels, self.masks is not None)
+        for k, i in enumerate(which):
+            chosen.image(k).copy_(self.image(i))
+            if chosen.masks is not None:
+                chosen.mask(k).copy_(self.mask(i))
+        return chosen.to(self.device)
+
+    def rows(self, which: Tensor) -> Tensor:
+        """(M, C) uint8: a copy of these rows of `data` (M,) int64."""
+        return self.blocks[0][which] if self.blocks else self.data[which]
+
+    def usable_rows(self) -> Rows | None:
+        """Those that the masks allow; None for all."""
+        if self.masks is None:
+            return None
+        usable = (self.offsets[i] + self.mask(i).flatten().nonzero()[:, 0] for i in range(len(self)))
+        return Rows(usable, self.device)
 
     def flat_index(self, index: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """Rows of `data` of pixels (column x, row y) of images `index`; all (M,) int64."""
@@ -80,7 +97,7 @@ class ImageStore:
 
     def pixels(self, index: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """(M, C) uint8 of pixels (column x, row y) of images `index`; all (M,) int64."""
-        return self.data[self.flat_index(index, x, y)]
+        return self.rows(self.flat_index(index, x, y))
 
     def usable(self, index: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """(M,) bool: whether the mask lets these pixels be used."""
@@ -91,6 +108,8 @@ class ImageStore:
     def _rows(self, i: int) -> tuple[slice, int, int]:
         i = range(len(self))[i]
         start, w, h = int(self.offsets[i]), int(self.width[i]), int(self.height[i])
+        for block in self.blocks:
+            block.will_read(w * h * block.data.stride(0))
         return slice(start, start + w * h), h, w
 
     def image(self, i: int) -> Tensor:
@@ -104,6 +123,16 @@ class ImageStore:
         if self.masks is None:
             return torch.ones(h, w, dtype=torch.bool, device=self.device)
         return self.masks[rows].view(h, w)
+
+
+def _empty_store(width: Tensor, height: Tensor, channels: int, masked: bool) -> ImageStore:
+    """For images of these sizes (N,), on the CPU, whose pixels are yet to be written."""
+    width, height = width.cpu(), height.cpu()
+    sizes = width * height
+    total = int(sizes.sum())
+    blocks = [Block((total, channels))] + ([Block((total,), torch.bool, "masks")] if masked else [])
+    masks = blocks[1].data if masked else None
+    return ImageStore(blocks[0].data, sizes.cumsum(0) - sizes, width, height, masks, tuple(blocks))
 
 
 @dataclass(frozen=True)
@@ -189,42 +218,38 @@ def load_images(
 
     With `masks_are_alpha` a mask becomes the alpha channel, otherwise `ImageStore.masks`. It may have another
     resolution than its image, of the same shape."""
-    sizes = [(max(h.width // downscale, 1), max(h.height // downscale, 1)) for h in headers]
-    counts = [w * h for w, h in sizes]
-    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    sizes = torch.tensor([(max(h.width // downscale, 1), max(h.height // downscale, 1)) for h in headers]).view(-1, 2)
     any_mask = any(m is not None for m in masks)
     channels = 4 if any(h.has_alpha for h in headers) or (any_mask and masks_are_alpha) else 3
-    data = np.empty((int(starts[-1]), channels), np.uint8)
-    usable = np.ones(int(starts[-1]), bool) if any_mask and not masks_are_alpha else None
+    store = _empty_store(sizes[:, 0].contiguous(), sizes[:, 1].contiguous(), channels, any_mask and not masks_are_alpha)
 
-    def load(i: int) -> None:
-        rows = slice(starts[i], starts[i + 1])
+    def load(i: int) -> bool:
+        """Whether all of the image is opaque."""
         array = decode(paths[i], channels, downscale)
-        if array.shape[:2] != sizes[i][::-1]:
+        width, height = sizes[i].tolist()
+        if array.shape[:2] != (height, width):
             raise DataError(f"{paths[i]}: the image changed while it was being read.\nRun the command again.")
-        data[rows] = array.reshape(-1, channels)
+        image = store.image(i).numpy()
+        image[:] = array
         one = masks[i] if i < len(masks) else None
+        mask = None
         if one is not None:
-            mask = _load_mask(one.path, sizes[i], downscale, (headers[i].width, headers[i].height))
+            mask = _load_mask(one.path, (width, height), downscale, (headers[i].width, headers[i].height))
             mask = 255 - mask if one.inverted else mask
-            if usable is not None:
-                usable[rows] = mask.reshape(-1) > 127
-            else:
-                data[rows, 3] = mask.reshape(-1)
+            if masks_are_alpha:
+                image[:, :, 3] = mask
+        if store.masks is not None:
+            store.mask(i).numpy()[:] = True if mask is None else mask > 127
+        return bool((image[:, :, 3] == 255).all()) if channels == 4 else True
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for _ in pool.map(load, range(len(paths))):
-            pass
-    if channels == 4 and (data[:, 3] == 255).all():
-        data = np.ascontiguousarray(data[:, :3])
-    size = torch.tensor(sizes, dtype=torch.int64).view(-1, 2)
-    return ImageStore(
-        torch.from_numpy(data),
-        torch.from_numpy(starts[:-1].copy()),
-        size[:, 0].contiguous(),
-        size[:, 1].contiguous(),
-        None if usable is None else torch.from_numpy(usable),
-    )
+    largest = max((h.width * h.height for h in headers), default=1)
+    at_once = max(1, min(8, os.cpu_count() or 1, _DECODING // (3 * 4 * largest)))  # as decoded, converted and reduced
+    with ThreadPoolExecutor(at_once) as pool:
+        opaque = all(list(pool.map(load, range(len(paths)))))
+    if channels == 4 and opaque:
+        store.blocks[0].first_columns(3)
+        store.data = store.blocks[0].data
+    return store
 
 
 def _load_mask(path: Path, size: tuple[int, int], downscale: int, full: tuple[int, int]) -> np.ndarray:

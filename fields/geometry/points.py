@@ -74,7 +74,7 @@ def stopping_density(field: RadianceField, cameras: Cameras, quantile: float = _
         DataError: no ray stops.
     """
     at = []
-    for origins, directions in _pixels(field, cameras, _PROBES):
+    for _, _, origins, directions in _pixels(field, cameras, _PROBES):
         distance = stops(field, origins, directions)
         hit = distance.isfinite()
         at.append(optical_density(field, field.normalise(origins[hit] + distance[hit, None] * directions[hit])))
@@ -111,15 +111,14 @@ def extract_points(
     if count < 1:
         raise ConfigError(f"--count {count}: a point cloud has at least one point.")
     parts = []
-    batches = list(_pixels(field, cameras, 4 * count))
-    for i, (origins, directions) in enumerate(batches):
+    for done, total, origins, directions in _pixels(field, cameras, 4 * count):
         distance = stops(field, origins, directions)
         hit = distance.isfinite()
         origins, directions = origins[hit], directions[hit]
         seen = field.render_rays(origins, directions, torch.zeros(3, device=origins.device))
         colour = seen.rgb / seen.opacity[:, None].clamp(min=0.5)
         parts.append(torch.cat([origins + distance[hit, None] * directions, colour, directions], -1).cpu())
-        watch(i + 1, len(batches))
+        watch(done, total)
     found = torch.cat(parts) if parts else torch.empty(0, 9)
     if not len(found):
         raise nothing_dense()
@@ -136,13 +135,17 @@ def nothing_dense() -> DataError:
     )
 
 
-def _pixels(field: RadianceField, cameras: Cameras, limit: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Rays through pixels of all cameras, evenly spaced such that there are at most about `limit`, in batches."""
+def _pixels(field: RadianceField, cameras: Cameras, limit: int) -> Iterator[tuple[int, int, Tensor, Tensor]]:
+    """Rays through pixels of all cameras, evenly spaced such that there are at most about `limit`, in batches: the number of
+    this one, of all, origins and directions."""
     factor = max(1.0, math.sqrt(int((cameras.width * cameras.height).sum()) / limit))
-    cameras = cameras.to(field.aabb.device)
-    for i in range(len(cameras)):
-        origins, directions = (t.reshape(-1, 3) for t in cameras.image_rays(i, factor))
-        yield from zip(origins.split(_CHUNK), directions.split(_CHUNK), strict=True)
+    cameras = cameras.to(field.aabb.device).downscaled(factor)
+    pixels = (cameras.width * cameras.height).tolist()
+    done, total = 0, sum(-(-n // _CHUNK) for n in pixels)
+    for i, n in enumerate(pixels):
+        for some in torch.arange(n, device=cameras.device).split(_CHUNK):
+            done += 1
+            yield done, total, *cameras.rays_of(i, some)
 
 
 def _thin(table: np.ndarray, count: int) -> np.ndarray:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch.nn.functional import pad
 
+from fields.data.blocks import Block
 from fields.data.cameras import Cameras
 from fields.errors import ConfigError
 from fields.geometry.points import nothing_dense, optical_density
@@ -16,6 +19,7 @@ from fields.geometry.unseen import cavities
 from fields.radiance import RadianceField
 
 _CHUNK = 262_144  # positions at once
+_SLAB = 1 << 28  # bytes of the grid that marching cubes sees at once: all of it up to 400 cells a side
 
 
 @torch.no_grad()
@@ -53,15 +57,13 @@ def extract_mesh(
             f"level {level:g}, keep {keep:g}, resolution {resolution}, faces {faces}: the level must be positive, keep a "
             "fraction between 0 and 1, and the faces at least 4."
         )
-    from skimage.measure import marching_cubes
-
-    inside, high = _inside(field, level, resolution, watch)
-    if inside.max() <= 0.5:
+    grid, solid, high = _inside(field, level, resolution, watch)
+    if not solid.any():
         raise nothing_dense()
     if cameras is not None:
-        within = inside[1:-1, 1:-1, 1:-1]
-        within[cavities(field, cameras, within > 0.5)] = 1
-    vertices, triangles, _, _ = marching_cubes(inside, 0.5, allow_degenerate=False)
+        for i, unseen in enumerate(cavities(field, cameras, solid)):
+            grid.layer(i + 1)[1:-1, 1:-1].numpy()[unseen] = 1
+    vertices, triangles = _marched(grid)
     vertices, triangles = _largest(vertices, triangles[:, ::-1], keep)  # skimage turns them clockwise
     if faces is not None and len(triangles) > faces:
         vertices, triangles = _simplified(vertices, triangles, faces)
@@ -93,22 +95,57 @@ def _simplified(vertices: np.ndarray, triangles: np.ndarray, faces: int) -> tupl
 
 def _inside(
     field: RadianceField, level: float, resolution: int, watch: Callable[[int, int], None]
-) -> tuple[np.ndarray, np.ndarray]:
-    """A grid (X + 3, Y + 3, Z + 3) that is above a half where the field is denser than `level`, with a margin of zeros, and
-    the number of cells (3,) along the box.
+) -> tuple[Block, np.ndarray, np.ndarray]:
+    """A grid (X + 3, Y + 3, Z + 3) that is above a half where the field is denser than `level`, with a margin of zeros;
+    where it is, of its inner points; and the number of cells (3,) along the box.
 
     The value, κ / (κ + level), is the logistic function of log κ: densities differ by orders of magnitude from one knot to
     the next, and marching cubes, which interpolates linearly, would put the surface beside the outer one.
     """
     cells = cubic_cells(field, resolution)
     x, y, z = (torch.linspace(-1, 1, k + 1, device=field.aabb.device) for k in cells)
-    grid = np.zeros([k + 3 for k in cells], np.float32)
+    grid = Block(tuple(k + 3 for k in cells), torch.float32, "grid")
+    solid = np.empty([k + 1 for k in cells], bool)
+    for i in (0, len(x) + 1):
+        grid.layer(i).zero_()
     for i in range(len(x)):
         layer = torch.stack(torch.meshgrid(x[i : i + 1], y, z, indexing="ij"), -1).view(-1, 3)
         density = torch.cat([optical_density(field, part) for part in layer.split(_CHUNK)])
-        grid[i + 1, 1:-1, 1:-1] = (density / (density + level)).view(len(y), len(z)).cpu().numpy()
+        value = (density / (density + level)).view(len(y), len(z)).cpu()
+        grid.layer(i + 1).copy_(pad(value, (1, 1, 1, 1)))
+        solid[i] = (value > 0.5).numpy()
         watch(i + 1, len(x))
-    return grid, np.array(cells)
+    return grid, solid, np.array(cells)
+
+
+def _marched(grid: Block) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices (V, 3) in cells and triangles (F, 3) of marching cubes at a half.
+
+    Slabs of the grid go through it one after the other. Two of them share a layer of points, on which both find the same
+    vertices: those of the first stay, in the order in which the whole grid would have them.
+    """
+    from skimage.measure import marching_cubes
+
+    depth, *plane = grid.data.shape
+    layers = max(_SLAB // (4 * math.prod(plane)), 1)
+    vertices, triangles, count = [np.empty((0, 3), np.float32)], [np.empty((0, 3), np.int32)], 0
+    edge: dict[bytes, int] = {}
+    for start in range(0, depth - 1, layers):
+        slab = torch.stack([grid.layer(i) for i in range(start, min(start + layers + 1, depth))]).numpy()
+        if not slab.min() < 0.5 < slab.max():
+            edge = {}
+            continue
+        found, faces, _, _ = marching_cubes(slab, 0.5, allow_degenerate=False)
+        known = np.full(len(found), -1)
+        for i in np.nonzero(found[:, 0] == 0)[0]:
+            known[i] = edge.get(found[i, 1:].tobytes(), -1)
+        new = known < 0
+        number = np.where(new, count + np.cumsum(new) - 1, known)
+        count += int(new.sum())
+        triangles.append(number[faces].astype(np.int32))
+        edge = {found[i, 1:].tobytes(): int(number[i]) for i in np.nonzero(found[:, 0] == len(slab) - 1)[0]}
+        vertices.append(found[new] + np.array([start, 0, 0], np.float32))
+    return np.concatenate(vertices), np.concatenate(triangles)
 
 
 def _largest(vertices: np.ndarray, faces: np.ndarray, keep: float) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
+from fields.data.blocks import Block
 from fields.data.cameras import Cameras
 from fields.geometry.points import stopping_depth
 from fields.radiance import RadianceField
@@ -37,18 +38,22 @@ def cavities(field: RadianceField, cameras: Cameras, inside: np.ndarray) -> np.n
     near = zoom(
         binary_dilation(coarse, iterations=1), [n / k for n, k in zip(inside.shape, size, strict=True)], order=0
     )
-    candidates = near & ~inside
-    found = np.zeros(inside.shape, bool)
-    found[candidates] = views.unseen(_points(field, inside.shape, candidates))
-    parts, _ = label(found)
-    faces = [parts.take(i, axis) for axis in range(3) for i in (0, -1)]
-    open_to_the_box = np.unique(np.concatenate([f.ravel() for f in faces]))
-    return found & ~np.isin(parts, open_to_the_box)
+    found = near & ~inside
+    for i, layer in enumerate(found):
+        layer[layer] = views.unseen(_points(field, inside.shape, layer[None], i))
+    parts = Block(inside.shape, torch.int32, "grid")
+    count = label(found, output=parts.data.numpy())
+    faces = [parts.data.numpy().take(i, axis) for axis in range(3) for i in (0, -1)]
+    closed = np.ones(count + 1, bool)
+    closed[np.unique(np.concatenate([f.ravel() for f in faces]))] = False
+    for i, layer in enumerate(found):
+        layer &= closed[parts.layer(i).numpy()]
+    return found
 
 
-def _points(field: RadianceField, size, mask: np.ndarray) -> Tensor:
-    """(N, 3) in the scene's frame: those of a grid of so many points over the box where the mask holds."""
-    x = np.stack(np.nonzero(mask), -1) * (2 / (np.array(size) - 1)) - 1
+def _points(field: RadianceField, size, mask: np.ndarray, first: int = 0) -> Tensor:
+    """(N, 3) in the scene's frame: those of a grid of so many points over the box where the mask holds, of layers from `first` on."""
+    x = (np.stack(np.nonzero(mask), -1) + [first, 0, 0]) * (2 / (np.array(size) - 1)) - 1
     return field.denormalise(torch.from_numpy(x).float().to(field.aabb.device))
 
 

@@ -13,10 +13,17 @@ from torch import Tensor
 
 from fields.io.atomic import write_atomically
 
+_PART = 1 << 20  # numbers of an image that are worked on at once
+
 
 def to_bytes(image: Tensor) -> np.ndarray:
     """(H, W, C) in [0, 1] to uint8, rounded."""
-    return (image.detach().clamp(0, 1) * 255 + 0.5).to(torch.uint8).cpu().numpy()
+    image, shown = image.detach(), np.empty(image.shape, np.uint8)
+    rows = max(_PART * len(image) // max(image.numel(), 1), 1)
+    for start in range(0, len(image), rows):
+        part = image[start : start + rows].clamp(0, 1)
+        shown[start : start + rows] = (part * 255 + 0.5).to(torch.uint8).cpu().numpy()
+    return shown
 
 
 def write_image(path: Path, image: Tensor, text: Mapping[str, str] | None = None) -> None:
@@ -48,8 +55,11 @@ def colour_map(values: Tensor, low: float, high: float, name: str = "turbo") -> 
     """(H, W) to colours (H, W, 3); `low` is the first colour of the map and `high` the last."""
     from matplotlib import colormaps
 
-    scaled = ((values - low) / max(high - low, 1e-12)).clamp(0, 1)
-    return torch.from_numpy(colormaps[name](scaled.detach().cpu().numpy())[..., :3]).float()
+    scaled = ((values - low) / max(high - low, 1e-12)).clamp(0, 1).detach().cpu()
+    colours = torch.empty(*values.shape, 3)
+    for part, shown in zip(scaled.reshape(-1).split(_PART), colours.view(-1, 3).split(_PART), strict=True):
+        shown.copy_(torch.from_numpy(colormaps[name](part.numpy())[:, :3]))  # made in double precision
+    return colours
 
 
 def colour_depth(depth: Tensor, opacity: Tensor, low: float, high: float) -> Tensor:

@@ -128,8 +128,9 @@ class VideoTraining:
         background = processes.share(torch.rand(c.rays, 3, generator=self.generator, device=device))
         jitter = processes.share(torch.rand(c.rays, generator=self.generator, device=device))
         seen, further = self.render(Batch(origins, directions, frame, background, jitter), i)
-        alpha = store.data[flat, 3].float() / 255
-        mse = (seen.rgb.clamp(0, 1) - composite(store.data[flat], background)).square().mean()
+        pixels = store.rows(flat)
+        alpha = pixels[:, 3].float() / 255
+        mse = (seen.rgb.clamp(0, 1) - composite(pixels, background)).square().mean()
         mask = binary_cross_entropy(seen.opacity.clamp(_CAREFUL, 1 - _CAREFUL), alpha)
         shape = self.shapes[i % len(self.shapes)]  # one after the other, for it is a good part of an iteration
         loss = mse + c.mask * mask + shape.penalty(c.eikonal, c.smooth, self.generator) + further

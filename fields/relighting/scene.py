@@ -199,15 +199,15 @@ def _photographs(taken: list[LitFrame], axes: Tensor, like: Sequence[LitFrame] =
     headers = [ImageHeader(c.shape[1], c.shape[0], True, False) for c, _ in views]
     validate.raise_first(validate.size_problems(firsts, headers))
     sizes = torch.tensor([c.shape for c, _ in views], dtype=torch.long).view(-1, 2)
-    coverage = [(c.clamp(0, 1) * 255).round().to(torch.uint8).view(-1, 1) for c, _ in views]
+    coverage = [c.view(-1, 1) for c, _ in views]
     counts = sizes.prod(1)
     store = ImageStore(torch.cat(coverage) if coverage else torch.zeros(0, 1, dtype=torch.uint8), counts.cumsum(0) - counts,
                        sizes[:, 1].contiguous(), sizes[:, 0].contiguous())  # fmt: skip
     covered = [(c[:, 0] > 0).nonzero()[:, 0] for c in coverage]
     radiance = []
-    for (_, images), rows in zip(views, covered, strict=True):
-        values = torch.full((len(rows), most, 3), torch.nan, dtype=torch.float16)
-        values[:, : len(images)] = images.flatten(1, 2)[:, rows].transpose(0, 1)
+    for _, images in views:
+        values = torch.full((images.shape[1], most, 3), torch.nan, dtype=torch.float16)
+        values[:, : len(images)] = images.transpose(0, 1)
         radiance.append(values)
     return Photographs(
         make_cameras(firsts, headers), list(place), slots, [[one.frame.name for one in g] for g in groups],
@@ -237,26 +237,28 @@ def _camera_key(frame: Frame) -> bytes:
 
 
 def _read_view(group: list[LitFrame]) -> tuple[Tensor, Tensor]:
-    """Coverage (H, W) of a camera, and its photographs (J, H, W, 3) half, NaN where they are clipped."""
+    """Coverage (H, W) of a camera in 8 bits, and of the N pixels that have some its photographs (J, N, 3) half, NaN where they
+    are clipped: what is beside the object is never kept."""
     coverage: Tensor | None = None
     images: list[Tensor] = []
     for one in group:
         image = read_linear(one.frame.image)
         colour = image[..., :3]
-        if images and colour.shape != images[0].shape:
+        if coverage is not None and colour.shape[:2] != coverage.shape:
             raise DataError(
                 f"{one.frame.image}: {colour.shape[1]} × {colour.shape[0]} pixels, but {group[0].frame.image.name} of the same camera "
-                f"has {images[0].shape[1]} × {images[0].shape[0]}. Photographs from one camera have one size."
+                f"has {coverage.shape[1]} × {coverage.shape[0]}. Photographs from one camera have one size."
             )
         if coverage is None:
-            coverage = _coverage(one.frame, image)
+            coverage = (_coverage(one.frame, image).clamp(0, 1) * 255).round().to(torch.uint8)
+            covered = coverage > 0
         if one.frame.image.suffix.lower() in _INTEGERS:
             step = 1 / (255 if has_eight_bits(one.frame.image) else 65_535)
             clipped = (colour > 1 - step / 2).any(-1, keepdim=True)
             colour = torch.where(clipped, torch.nan, decode_srgb(colour) if one.srgb else colour)
             if image.shape[-1] == 4:
                 colour = colour * image[..., 3:]  # PNG alpha is straight
-        images.append(colour.clamp(max=65504).half())
+        images.append(colour.clamp(max=65504).half()[covered])
     assert coverage is not None
     return coverage, torch.stack(images)
 

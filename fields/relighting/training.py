@@ -65,8 +65,7 @@ class RelightingTraining(TensorfTraining):
         self.means_only = True
         images = scene.train.images
         near = rows_near_silhouettes(images, max(3, int(images.width.max()) // 16))
-        covered = images.data[near, 3]
-        self.beside = near[covered < 255 * _WHOLE]
+        self.beside = near.where(lambda rows: images.rows(rows)[:, 3] < 255 * _WHOLE)
         # A ray is a point of a pixel: of pixels that are covered in part it says nothing.
         self.whole = (
             self.photographs.covered(torch.arange(len(self.photographs.view), device=near.device)) > _WHOLE

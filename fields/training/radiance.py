@@ -9,6 +9,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor
 
+from fields.data.blocks import Rows
 from fields.data.scene import Scene
 from fields.errors import DataError
 from fields.radiance import RadianceField, Room
@@ -39,7 +40,7 @@ class RadianceTraining:
     shares: ClassVar[bool] = True
 
     def __init__(
-        self, config: Any, scene: Scene, seed: int, field: RadianceField | None, rows: Tensor | None = None
+        self, config: Any, scene: Scene, seed: int, field: RadianceField | None, rows: Rows | None = None
     ) -> None:
         self.config, self.scene = config, scene
         self.generator = torch.Generator(scene.aabb.device).manual_seed(seed)
