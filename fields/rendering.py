@@ -83,8 +83,10 @@ def render(
     shape = int(one.height), int(one.width)
     images: dict[str, Tensor] = {}
     counts = []
-    for pixels in torch.arange(math.prod(shape), device=device).split(_CHUNK.get(device.type, _CHUNK["cpu"])):
-        origins, directions = one.rays_of(0, pixels)
+    total, chunk = math.prod(shape), _CHUNK.get(device.type, _CHUNK["cpu"])
+    for start in range(0, total, chunk):
+        rows = slice(start, min(start + chunk, total))
+        origins, directions = one.rays_of(0, torch.arange(rows.start, rows.stop, device=device))
         part = field.render_rays(origins, directions, background)
         if normal and part.normal is None:
             part.normal = field.normals(origins, directions)
@@ -93,8 +95,8 @@ def render(
         for name in _IMAGES:
             if (value := getattr(part, name)) is not None:
                 if name not in images:
-                    images[name] = value.new_empty(math.prod(shape), *value.shape[1:])
-                images[name][pixels[0] : pixels[-1] + 1] = value
+                    images[name] = value.new_empty(total, *value.shape[1:])
+                images[name][rows] = value
     images["rgb"].clamp_(0, 1)
     whole = {name: value.view(*shape, *value.shape[1:]) for name, value in images.items()}
     return Rendering(**whole, samples=torch.stack(counts).sum(0) if counts else None)
