@@ -6,7 +6,7 @@ import dataclasses
 import shlex
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, make_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -104,6 +104,15 @@ def require_known(chosen: Method, arguments: list[str]) -> None:
 
 
 def train(chosen: Method, settings, scene, options: Options, arguments: list[str], watching) -> int:
+    from fields.io.lock import alone
+    from fields.training import processes
+
+    out = options.out or Path("runs") / f"{chosen.name}-{scene.name}"
+    with alone(out) if processes.writer() else nullcontext():
+        return _train(chosen, settings, scene, out, options, arguments, watching)
+
+
+def _train(chosen: Method, settings, scene, out: Path, options: Options, arguments: list[str], watching) -> int:
     from fields.apps.render import look_around, write_path
 
     from fields.core import _backend
@@ -112,7 +121,6 @@ def train(chosen: Method, settings, scene, options: Options, arguments: list[str
     from fields.training.loop import Interrupted
     from fields.training.trainer import run
 
-    out = options.out or Path("runs") / f"{chosen.name}-{scene.name}"
     with watching(chosen.name) as progress:
         progress.say(f"{scene.format} scene {scene.path}: {len(scene.train)} train and {len(scene.test)} test images")
         progress.say(f"backend {_backend.backend_name(scene.aabb.device)}, run folder {out}")

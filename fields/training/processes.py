@@ -8,7 +8,6 @@ others. Without torch.distributed there is one process, and nothing here does an
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from torch import distributed as dist
 
 from fields.core.box_adam import BoxAdam
 from fields.errors import ConfigError, DeviceError, ProcessError
+from fields.io.atomic import digest
 from fields.methods import Learner
 
 _PATIENCE = timedelta(hours=12)  # as the first process may measure for, while the others wait
@@ -182,10 +182,7 @@ def require_same(tensors: Mapping[str, Tensor]) -> None:
     """Raises ProcessError where processes have not the same bits in them: then some did what others did not."""
     if not _several():
         return
-    digest = hashlib.sha256()
-    for _, tensor in sorted(tensors.items()):
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    own = torch.tensor(list(digest.digest()), dtype=torch.uint8)
+    own = torch.tensor(list(digest(tensors)), dtype=torch.uint8)
     if not torch.equal(greatest(own.clone()), 255 - greatest(255 - own)):
         raise ProcessError(
             "The processes of this training have come to differ. Go on from the last checkpoint with --resume; if that "
