@@ -133,7 +133,7 @@ def digest(tensors: Mapping[str, Tensor], *texts: str) -> bytes:
     sum_ = hashlib.sha256(json.dumps(texts).encode())
     for name, tensor in sorted(tensors.items()):
         sum_.update(json.dumps([name, str(tensor.dtype), *tensor.shape]).encode())
-        sum_.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        sum_.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return sum_.digest()
 
 

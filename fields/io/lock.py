@@ -6,8 +6,8 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import IO
 
 from fields.errors import ConfigError, FieldsError
 
@@ -30,17 +30,15 @@ def alone(folder: Path) -> Iterator[None]:
     path = folder / NAME
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = _opened(path)
+        file = open(path, "ab+", buffering=0)  # noqa: SIM115 — closed below
     except OSError as error:
         raise FieldsError(f"{folder}: cannot be written ({error.strerror}). Choose another --out.") from error
     with file:
         if taken := _owner_if_taken(file):
             raise ConfigError(f"{folder}: process {taken} trains into it. Wait for it, or choose another --out.")
         try:
-            file.seek(0)
-            file.truncate()
-            file.write(f"{os.getpid()} on {platform.node()}")
-            file.flush()
+            file.truncate(0)
+            file.write(f"{os.getpid()} on {platform.node()}".encode())
         except OSError as error:
             path.unlink(missing_ok=True)
             raise FieldsError(f"{folder}: cannot be written ({error.strerror}). Free some space.") from error
@@ -50,14 +48,10 @@ def alone(folder: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-def _opened(path: Path) -> IO[str]:
-    return open(path, "a+")
-
-
-def _owner_if_taken(file: IO[str]) -> str:
+def _owner_if_taken(file: FileIO) -> str:
     """Locks the file, or tells whose it is."""
     file.seek(0)
-    owner = file.read(200) or "(which has not yet said its number)"
+    owner = file.read(200).decode(errors="replace") or "(which has not yet said its number)"
     try:
         if fcntl is None:
             raise OSError("no locks")
@@ -71,7 +65,7 @@ def _owner_if_taken(file: IO[str]) -> str:
         return owner if host == platform.node() and _lives(pid) else ""
 
 
-def _same(file: IO[str]) -> bool:
+def _same(file: FileIO) -> bool:
     try:
         return os.path.samestat(os.fstat(file.fileno()), os.stat(file.name))
     except OSError:

@@ -27,7 +27,7 @@ from fields.training.events import event_log
 from fields.training.loop import Loop, Silent
 from tests.commands import run
 
-SHORT = ["tensorf-vm", "--iterations", "60", "--downscale", "8", "--views", "8", "--device", "cpu", "--rays", "256", "--voxels", "4096", "13824"]  # fmt: skip
+SHORT = ["tensorf-vm", "--iterations", "40", "--downscale", "8", "--views", "8", "--device", "cpu", "--rays", "256", "--voxels", "4096", "13824"]  # fmt: skip
 
 
 class Walk:
@@ -320,7 +320,7 @@ def test_killed_and_a_second_one_in_the_folder(tmp_path, capsys):
     """One training is killed; while another is at it, a third is refused; it gives what one that is left alone gives."""
     command = [sys.executable, "-m", "fields.apps.cli", "train", *SHORT, "--checkpoint-seconds", "0.1", "--out", str(tmp_path)]  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert process.stderr is not None and any("tensorf-vm: 30/60" in line for line in process.stderr)
+    assert process.stderr is not None and any("tensorf-vm: 20/40" in line for line in process.stderr)
     process.send_signal(signal.SIGSTOP)  # it is at it for as long as it takes to look
     before = sorted(tmp_path.rglob("*"))
     assert run("train", *SHORT, "--out", tmp_path, "--resume") == 2
