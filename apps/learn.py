@@ -54,11 +54,10 @@ def main(chosen: Learner, arguments: list[str]) -> int:
 
 
 def train(chosen: Learner, options: Any, arguments: list[str]) -> int:
-    from fields.io.lock import alone
     from fields.training import processes
 
     out = options.out or Path("runs") / chosen.name
-    with alone(out) if processes.writer() else nullcontext():
+    with processes.alone(out):
         return _train(chosen, options, arguments, out)
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import shlex
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, make_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -104,11 +104,10 @@ def require_known(chosen: Method, arguments: list[str]) -> None:
 
 
 def train(chosen: Method, settings, scene, options: Options, arguments: list[str], watching) -> int:
-    from fields.io.lock import alone
     from fields.training import processes
 
     out = options.out or Path("runs") / f"{chosen.name}-{scene.name}"
-    with alone(out) if processes.writer() else nullcontext():
+    with processes.alone(out):
         return _train(chosen, settings, scene, out, options, arguments, watching)
 
 

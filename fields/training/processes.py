@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +20,8 @@ from torch import Tensor
 from torch import distributed as dist
 
 from fields.core.box_adam import BoxAdam
-from fields.errors import ConfigError, DeviceError, ProcessError
+from fields.errors import ConfigError, DeviceError, FieldsError, ProcessError
+from fields.io import lock
 from fields.io.atomic import digest
 from fields.methods import Learner
 
@@ -169,6 +171,26 @@ def wait() -> None:
 
 
 @contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """The first process has the folder for them all. What keeps it from that, each of them raises: the first to end is
+    the one that is listened to.
+
+    Raises:
+        ConfigError: another training has it, or it cannot be written.
+    """
+    trouble = ""
+    with ExitStack() as held:
+        if writer():
+            try:
+                held.enter_context(lock.alone(folder))
+            except FieldsError as error:
+                trouble = str(error)
+        if trouble := _heard(trouble):
+            raise ConfigError(trouble)
+        yield
+
+
+@contextmanager
 def first_the_writer() -> Iterator[None]:
     """The others do what the first one did, and find what it left."""
     if not writer():
@@ -204,6 +226,15 @@ def _busy(parameters: list[Tensor]) -> dict[Tensor, Tensor]:
     own = [p.grad.flatten(1).any(1) for p in parameters]  # type: ignore[union-attr]
     anywhere = _anywhere(torch.cat(own).to(torch.uint8)).bool()
     return dict(zip(parameters, anywhere.split([len(b) for b in own]), strict=True))
+
+
+def _heard(text: str) -> str:
+    """What one of them says, up to 1000 bytes."""
+    if not _several():
+        return text
+    sent = text.encode()[:1000].ljust(1000, b"\0")
+    heard = _reduced(torch.tensor(list(sent), dtype=torch.uint8), dist.ReduceOp.MAX)
+    return bytes(heard.tolist()).rstrip(b"\0").decode(errors="ignore")
 
 
 def _anywhere(flags: Tensor) -> Tensor:
