@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass, make_dataclass
 from functools import partial
 from pathlib import Path
@@ -53,13 +54,20 @@ def main(chosen: Learner, arguments: list[str]) -> int:
 
 
 def train(chosen: Learner, options: Any, arguments: list[str]) -> int:
-    from torch.utils.tensorboard import SummaryWriter
+    from fields.training import processes
 
+    out = options.out or Path("runs") / chosen.name
+    with processes.alone(out):
+        return _train(chosen, options, arguments, out)
+
+
+def _train(chosen: Learner, options: Any, arguments: list[str], out: Path) -> int:
     from fields.io.run import save_field
     from fields.training import processes
+    from fields.training.events import event_log
     from fields.training.loop import Interrupted, Loop
 
-    settings, out = options.settings, options.out or Path("runs") / chosen.name
+    settings = options.settings
     begin: Any = chosen.load_training()
     with watching("Gathering") as progress, processes.first_the_writer():
         objects = begin.gather(settings, options.cache or out / "objects", progress.step)
@@ -70,9 +78,10 @@ def train(chosen: Learner, options: Any, arguments: list[str]) -> int:
         partial(begin.resume, settings, objects, options.seed),
         options.resume,
     )
-    out.mkdir(parents=True, exist_ok=True)
-    events = SummaryWriter(str(out), purge_step=start or None) if processes.writer() else None
-    with watching(chosen.name) as progress:
+    with (
+        event_log(out, start) if processes.writer() else nullcontext() as events,
+        watching(chosen.name) as progress,
+    ):
         try:
             seconds = loop.run(
                 training, settings.iterations, start, spent, progress, options.checkpoint_seconds, events
@@ -85,11 +94,10 @@ def train(chosen: Learner, options: Any, arguments: list[str]) -> int:
                     file=sys.stderr,
                 )
             return 130
-    if events is None:  # the first process does the rest
+    if not processes.writer():  # the first process does the rest
         return 0
     with watching("Finishing") as progress:
         training.finish(progress.step)
-    events.close()
     save_field(out, training.model, chosen.name, plain, {})
     print(f"{out}: trained in {seconds / 60:.0f} min")
     print("Next: " + chosen.then.replace("RUN", shlex.quote(str(out))))

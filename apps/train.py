@@ -104,6 +104,14 @@ def require_known(chosen: Method, arguments: list[str]) -> None:
 
 
 def train(chosen: Method, settings, scene, options: Options, arguments: list[str], watching) -> int:
+    from fields.training import processes
+
+    out = options.out or Path("runs") / f"{chosen.name}-{scene.name}"
+    with processes.alone(out):
+        return _train(chosen, settings, scene, out, options, arguments, watching)
+
+
+def _train(chosen: Method, settings, scene, out: Path, options: Options, arguments: list[str], watching) -> int:
     from fields.apps.render import look_around, write_path
 
     from fields.core import _backend
@@ -112,7 +120,6 @@ def train(chosen: Method, settings, scene, options: Options, arguments: list[str
     from fields.training.loop import Interrupted
     from fields.training.trainer import run
 
-    out = options.out or Path("runs") / f"{chosen.name}-{scene.name}"
     with watching(chosen.name) as progress:
         progress.say(f"{scene.format} scene {scene.path}: {len(scene.train)} train and {len(scene.test)} test images")
         progress.say(f"backend {_backend.backend_name(scene.aabb.device)}, run folder {out}")

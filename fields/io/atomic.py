@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import math
 import os
 import tempfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,27 +22,42 @@ from torch import Tensor
 
 from fields.errors import CheckpointError, FieldsError
 
+try:
+    import fcntl
+except ImportError:  # not a system with such locks
+    fcntl = None  # type: ignore[assignment]
 
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Has `write` fill a temporary file beside `path`, makes sure it is on the disk, and renames it to `path`.
+_WRITING = ".writing-"
+"""In the names of temporary files, before letters at random."""
+
+
+@contextmanager
+def replacing(path: Path, keep: Path | None = None) -> Iterator[Path]:
+    """Gives a temporary file beside `path` to fill, makes sure it is on the disk, and renames it to `path`.
+
+    What killed processes left half written in that folder goes.
+
+    Args:
+        keep: what was at `path` goes there.
 
     Raises:
         FieldsError: the disk is full or the folder cannot be written; what was at `path` is untouched.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
+        _remove_left(path.parent)
+        handle, temporary = _temporary(path)
     except OSError as error:
         raise FieldsError(
             f"{path}: cannot be written ({error.strerror}). Free some space or choose another place."
         ) from error
-    temporary = Path(name)
     try:
-        write(temporary)
+        yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
+        if keep is not None and path.exists():
+            _keep(path, keep)
         os.replace(temporary, path)
     except (OSError, safetensors.SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)
@@ -48,22 +66,75 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any], keep: Path | None = None) -> None:
+    """Has `write` fill the temporary file; see `replacing`."""
+    with replacing(path, keep) as temporary:
+        write(temporary)
+
+
+def _temporary(path: Path) -> tuple[int, Path]:
+    """A new file, locked for as long as the handle is open, so that nobody takes it for one that was left."""
+    while True:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}{_WRITING}", suffix=path.suffix, dir=path.parent)
+        if fcntl is not None:
+            with contextlib.suppress(OSError):  # a file system without locks: it may be taken for one
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return handle, Path(name)
+        os.close(handle)  # somebody came between
+
+
+def _remove_left(folder: Path) -> None:
+    """Removes temporary files that no living process has locked."""
+    if fcntl is None:
+        return
+    for name in os.listdir(folder):
+        if name.startswith(".") and _WRITING in name:
+            with contextlib.suppress(OSError), (folder / name).open("rb+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                (folder / name).unlink()
+
+
+def _keep(path: Path, where: Path) -> None:
+    """A second name, so that there is a file at `path` at all times; where there are no hard links, almost."""
+    where.unlink(missing_ok=True)
+    try:
+        os.link(path, where)
+    except OSError:
+        os.replace(path, where)
 
 
 def write_json(path: Path, data: Any) -> None:
     write_atomically(path, lambda file: file.write_text(json.dumps(data, indent=2) + "\n"))
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], plain: Any) -> None:
+def write_tensors(path: Path, tensors: dict[str, Tensor], plain: Any, keep: Path | None = None) -> None:
     """Tensors as safetensors, with plain data as JSON in the header: nothing that could run when loaded.
 
-    Occupancy grids and other bool tensors are stored as deflated bits, their shapes in the header.
+    Occupancy grids and other bool tensors are stored as deflated bits, their shapes in the header. A checksum of all
+    that is in the header, too.
+
+    Args:
+        keep: what was at `path` goes there.
     """
     stored = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     shapes = {k: list(v.shape) for k, v in stored.items() if v.dtype is torch.bool}
     stored |= {k: _pack(stored[k]) for k in shapes}
     metadata = {"fields": json.dumps(plain), "bits": json.dumps(shapes)}
-    write_atomically(path, lambda file: safetensors.torch.save_file(stored, file, metadata))
+    metadata["sha256"] = digest(stored, metadata["fields"], metadata["bits"]).hex()
+    write_atomically(path, lambda file: safetensors.torch.save_file(stored, file, metadata), keep)
+
+
+def digest(tensors: Mapping[str, Tensor], *texts: str) -> bytes:
+    """SHA-256 of tensors, their names, types and shapes, and of texts."""
+    sum_ = hashlib.sha256(json.dumps(texts).encode())
+    for name, tensor in sorted(tensors.items()):
+        sum_.update(json.dumps([name, str(tensor.dtype), *tensor.shape]).encode())
+        sum_.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return sum_.digest()
 
 
 def _pack(mask: Tensor) -> Tensor:
@@ -84,7 +155,7 @@ def _unpack(stored: Tensor, shape: list[int]) -> Tensor:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
-    """Raises CheckpointError for a file that is missing, damaged or not ours."""
+    """Raises CheckpointError for a file that is missing, damaged (be it by a bit) or not ours."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -95,6 +166,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
         raise CheckpointError(
             f"{path}: damaged or not a safetensors file ({error}). Train again or restore a copy."
         ) from None
+    said = metadata.get("sha256")  # files of before it was written have none
+    if said and said != digest(tensors, metadata.get("fields", ""), metadata.get("bits", "")).hex():
+        raise CheckpointError(f"{path}: damaged (its checksum is another). Train again or restore a copy.")
     try:
         shapes = json.loads(metadata.get("bits", "{}"))
         tensors |= {name: _unpack(tensors[name], shape) for name, shape in shapes.items()}

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fields.io.atomic import write_atomically
+from fields.io.atomic import replacing, write_atomically
 
 _PART = 1 << 20  # numbers of an image that are worked on at once
 
@@ -113,14 +113,29 @@ def video_writer(path: Path, fps: int = 30) -> Iterator:
         h, w = frame.shape[:2]
         return np.pad(frame, ((0, h % 2), (0, w % 2), (0, 0)), mode="edge")
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.writing.mp4")
-    try:
+    frames = 0
+    with replacing(path) as temporary:
         with imageio.v2.get_writer(temporary, fps=fps, codec="libx264", quality=8, macro_block_size=1) as writer:
-            yield lambda frame: writer.append_data(even(to_bytes(frame)))  # type: ignore[attr-defined]
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+            def append(frame: Tensor) -> None:
+                nonlocal frames
+                writer.append_data(even(to_bytes(frame)))  # type: ignore[attr-defined]
+                frames += 1
+
+            yield append
+        _require_frames(temporary, frames)
+
+
+def _require_frames(video: Path, count: int) -> None:
+    """Raises OSError where a video has not as many: its encoder ends without a word where the disk is full."""
+    import imageio_ffmpeg
+
+    try:
+        found, _ = imageio_ffmpeg.count_frames_and_secs(str(video))
+    except RuntimeError:
+        found = 0
+    if found != count:
+        raise OSError(f"{found} of {count} frames arrived: is the disk full?")
 
 
 def write_video(path: Path, frames: Iterable[Tensor], fps: int = 30) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import sys
@@ -77,6 +78,8 @@ class Loop:
 
     def __init__(self, name: str, settings: dict[str, Any], seed: int, data: str, out: Path) -> None:
         self.out, self.checkpoint = out, out / "checkpoints" / "last.safetensors"
+        self.previous = self.checkpoint.with_name("previous.safetensors")
+        self._ours, self._note = False, ""  # whether the last checkpoint is of this training; what to say first
         self.name, self.settings = name, settings
         self.header = {"schema": SCHEMA, "method": name, "settings": settings, "seed": seed, "scene": data}
 
@@ -98,10 +101,14 @@ class Loop:
 
         def save(done: int) -> None:
             self._save(training, done, spent + time.perf_counter() - began)
+            if events is not None:  # those of before a checkpoint are not written again
+                events.flush()
 
         with _signals() as stop:
             if processes.writer():
                 watcher.begin(training, stop)
+                if self._note:
+                    watcher.say(self._note)
             for i in range(start, iterations):
                 numbers = training.step(i)
                 if processes.writer():
@@ -133,7 +140,10 @@ class Loop:
             processes.require_same(tensors)
         if processes.writer():
             progress = {"iteration": done, "seconds": seconds, "training": plain}
-            write_tensors(self.checkpoint, tensors, self.header | progress)
+            write_tensors(self.checkpoint, tensors, self.header | progress, self.previous if self._ours else None)
+            if not self._ours:  # but of a training before this one
+                self.previous.unlink(missing_ok=True)
+        self._ours = True
         processes.wait()
 
     def begin(
@@ -156,31 +166,50 @@ class Loop:
         return training, 0, 0.0
 
     def stopped(self, resume: Callable[[dict[str, Tensor], dict], Any]) -> tuple[Any, int, float]:
-        """What `resume` makes of the last checkpoint, the iterations done by then, and the seconds.
+        """What `resume` makes of the last checkpoint, the iterations done by then, and the seconds; of the one before it
+        where the last is damaged.
 
         Raises:
             CheckpointError: there is none, or one of another method or other settings.
         """
+        try:
+            tensors, header = read_tensors(self.checkpoint)
+        except CheckpointError as damage:
+            if not self.previous.exists():
+                raise
+            try:
+                tensors, header = read_tensors(self.previous)
+            except CheckpointError:
+                raise CheckpointError(f"{damage} The one before it, {self.previous.name}, is damaged too.") from damage
+            found = self._resumed(self.previous, tensors, header, resume)
+            self._note = f"The last checkpoint is damaged: going on from the one before it, of {found[1]} iterations."
+            processes.wait()  # until all have read
+            if processes.writer():
+                os.replace(self.previous, self.checkpoint)
+        else:
+            found = self._resumed(self.checkpoint, tensors, header, resume)
+        self._ours = True
+        return found
+
+    def _resumed(
+        self, file: Path, tensors: dict[str, Tensor], header: Any, resume: Callable[[dict[str, Tensor], dict], Any]
+    ) -> tuple[Any, int, float]:
         method, settings = self.name, self.settings
-        tensors, header = read_tensors(self.checkpoint)
-        if processes.writer():
-            for partial in self.checkpoint.parent.glob(".*"):  # of a process that was killed while saving
-                partial.unlink(missing_ok=True)
         if not isinstance(header, dict) or header.get("method") != method:
             other = header.get("method") if isinstance(header, dict) else "something else"
-            raise CheckpointError(f"{self.checkpoint}: a checkpoint of {other}, not {method}. Choose another --out.")
+            raise CheckpointError(f"{file}: a checkpoint of {other}, not {method}. Choose another --out.")
         try:
             stored = {k: tuple(v) if isinstance(v, list) else v for k, v in header["settings"].items()}
             changed = [k for k in settings if stored.get(k) != settings[k]]
             if changed or header["seed"] != self.header["seed"]:
                 what = ", ".join(changed) or "seed"
                 raise CheckpointError(
-                    f"{self.checkpoint}: was trained with another {what}. Resume with the same settings, or leave out --resume."
+                    f"{file}: was trained with another {what}. Resume with the same settings, or leave out --resume."
                 )
             return resume(tensors, header["training"]), header["iteration"], header["seconds"]
         except (TypeError, ValueError, RuntimeError, KeyError, AttributeError, IndexError) as error:
             raise CheckpointError(
-                f"{self.checkpoint}: not a whole checkpoint of {method} ({error!r}). Train again without --resume."
+                f"{file}: not a whole checkpoint of {method} ({error!r}). Train again without --resume."
             ) from error
 
 

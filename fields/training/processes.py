@@ -8,11 +8,11 @@ others. Without torch.distributed there is one process, and nothing here does an
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +20,9 @@ from torch import Tensor
 from torch import distributed as dist
 
 from fields.core.box_adam import BoxAdam
-from fields.errors import ConfigError, DeviceError, ProcessError
+from fields.errors import ConfigError, DeviceError, FieldsError, ProcessError
+from fields.io import lock
+from fields.io.atomic import digest
 from fields.methods import Learner
 
 _PATIENCE = timedelta(hours=12)  # as the first process may measure for, while the others wait
@@ -169,6 +171,26 @@ def wait() -> None:
 
 
 @contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """The first process has the folder for them all. What keeps it from that, each of them raises: the first to end is
+    the one that is listened to.
+
+    Raises:
+        ConfigError: another training has it, or it cannot be written.
+    """
+    trouble = ""
+    with ExitStack() as held:
+        if writer():
+            try:
+                held.enter_context(lock.alone(folder))
+            except FieldsError as error:
+                trouble = str(error)
+        if trouble := _heard(trouble):
+            raise ConfigError(trouble)
+        yield
+
+
+@contextmanager
 def first_the_writer() -> Iterator[None]:
     """The others do what the first one did, and find what it left."""
     if not writer():
@@ -182,10 +204,7 @@ def require_same(tensors: Mapping[str, Tensor]) -> None:
     """Raises ProcessError where processes have not the same bits in them: then some did what others did not."""
     if not _several():
         return
-    digest = hashlib.sha256()
-    for _, tensor in sorted(tensors.items()):
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    own = torch.tensor(list(digest.digest()), dtype=torch.uint8)
+    own = torch.tensor(list(digest(tensors)), dtype=torch.uint8)
     if not torch.equal(greatest(own.clone()), 255 - greatest(255 - own)):
         raise ProcessError(
             "The processes of this training have come to differ. Go on from the last checkpoint with --resume; if that "
@@ -207,6 +226,15 @@ def _busy(parameters: list[Tensor]) -> dict[Tensor, Tensor]:
     own = [p.grad.flatten(1).any(1) for p in parameters]  # type: ignore[union-attr]
     anywhere = _anywhere(torch.cat(own).to(torch.uint8)).bool()
     return dict(zip(parameters, anywhere.split([len(b) for b in own]), strict=True))
+
+
+def _heard(text: str) -> str:
+    """What one of them says, up to 1000 bytes."""
+    if not _several():
+        return text
+    sent = text.encode()[:1000].ljust(1000, b"\0")
+    heard = _reduced(torch.tensor(list(sent), dtype=torch.uint8), dist.ReduceOp.MAX)
+    return bytes(heard.tolist()).rstrip(b"\0").decode(errors="ignore")
 
 
 def _anywhere(flags: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from fields.paths import to_json
 from fields.rendering import Field
 from fields.training import processes
 from fields.training.evaluation import Evaluation
+from fields.training.events import event_log
 from fields.training.loop import Loop, Steps, Watcher, peak_memory
 
 
@@ -69,8 +70,6 @@ def run(
         CheckpointError: `resume` without a checkpoint, or with one of another method or other settings.
         ProcessError: another process has ended.
     """
-    from torch.utils.tensorboard import SummaryWriter
-
     _backend.keep_freed_memory()
     if scene.aabb.is_cuda:  # the decoder's products on tensor cores: 10 bits of mantissa, sums in float32
         torch.set_float32_matmul_precision("high")
@@ -85,46 +84,44 @@ def run(
         loop.run(training, config.iterations, start, spent, watcher, checkpoint_seconds, None)
         processes.wait()
         return None
-    out.mkdir(parents=True, exist_ok=True)
-    events = SummaryWriter(str(out), purge_step=start or None)
+    with event_log(out, start) as events:
 
-    def preview(done: int) -> None:
-        if preview_every and done % preview_every == 0 and len(scene.test):
-            score, picture = measure.compare(training.field, scene, scene.test, 0)
-            events.add_scalar("preview/psnr", score["psnr"], done)
-            events.add_image("preview", picture, done, dataformats="HWC")
+        def preview(done: int) -> None:
+            if preview_every and done % preview_every == 0 and len(scene.test):
+                score, picture = measure.compare(training.field, scene, scene.test, 0)
+                events.add_scalar("preview/psnr", score["psnr"], done)
+                events.add_image("preview", picture, done, dataformats="HWC")
 
-    seconds = loop.run(training, config.iterations, start, spent, watcher, checkpoint_seconds, events, preview)
-    relative = {"path": str(scene.path.resolve()), "format": scene.format, "downscale": downscale,
-                "world_from_input": scene.world_from_input.tolist(), "cameras": to_json(scene.train.cameras),
-                "images": scene.train.names}  # fmt: skip
-    save_field(out, training.field, method.name, settings, relative)
-    for line in training.finish(out):
-        watcher.say(line)
-    watcher.say("Rendering the test views")
-    evaluation = measure.evaluate(
-        training.field, scene, scene.test if len(scene.test) else scene.train, out / "renders"
-    )
-    facts = {
-        "schema": SCHEMA,
-        "method": method.name,
-        "data": scene.name,
-        "split": "test" if len(scene.test) else "train",
-        "device": str(scene.aabb.device),
-        "backend": _backend.backend_name(scene.aabb.device),
-        "processes": processes.count(),
-        "seed": seed,
-        "iterations": config.iterations,
-        "train_seconds": round(seconds, 2),
-        "parameters": sum(p.numel() for p in training.field.parameters()),
-        "file_bytes": (out / "model.safetensors").stat().st_size,
-        "peak_memory_bytes": peak_memory(scene.aabb.device),
-    }
-    write_json(out / "metrics.json", facts | evaluation.as_json())
-    for name, figure in evaluation.results.items():
-        if figure is not None:
-            events.add_scalar(f"test/{name}", figure, config.iterations)
-    events.close()
+        seconds = loop.run(training, config.iterations, start, spent, watcher, checkpoint_seconds, events, preview)
+        relative = {"path": str(scene.path.resolve()), "format": scene.format, "downscale": downscale,
+                    "world_from_input": scene.world_from_input.tolist(), "cameras": to_json(scene.train.cameras),
+                    "images": scene.train.names}  # fmt: skip
+        save_field(out, training.field, method.name, settings, relative)
+        for line in training.finish(out):
+            watcher.say(line)
+        watcher.say("Rendering the test views")
+        evaluation = measure.evaluate(
+            training.field, scene, scene.test if len(scene.test) else scene.train, out / "renders"
+        )
+        facts = {
+            "schema": SCHEMA,
+            "method": method.name,
+            "data": scene.name,
+            "split": "test" if len(scene.test) else "train",
+            "device": str(scene.aabb.device),
+            "backend": _backend.backend_name(scene.aabb.device),
+            "processes": processes.count(),
+            "seed": seed,
+            "iterations": config.iterations,
+            "train_seconds": round(seconds, 2),
+            "parameters": sum(p.numel() for p in training.field.parameters()),
+            "file_bytes": (out / "model.safetensors").stat().st_size,
+            "peak_memory_bytes": peak_memory(scene.aabb.device),
+        }
+        write_json(out / "metrics.json", facts | evaluation.as_json())
+        for name, figure in evaluation.results.items():
+            if figure is not None:
+                events.add_scalar(f"test/{name}", figure, config.iterations)
     processes.wait()
     return evaluation
 

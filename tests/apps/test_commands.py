@@ -126,7 +126,7 @@ def test_killed_while_saving_and_resumed_is_bit_for_bit_the_same(trained, tmp_pa
     left = {f.name for f in folder.iterdir()}
     assert "last.safetensors" in left and not (tmp_path / "model.safetensors").exists()
     assert run("train", "tensorf-vm", "--out", tmp_path, *SHORT, "--resume") == 0
-    assert {f.name for f in folder.iterdir()} == {"last.safetensors"}
+    assert {f.name for f in folder.iterdir()} == {"last.safetensors", "previous.safetensors"}
     want, got = load_file(trained / "model.safetensors"), load_file(tmp_path / "model.safetensors")
     assert want.keys() == got.keys() and all(torch.equal(want[k], got[k]) for k in want)
     results = [json.loads((run / "metrics.json").read_text())["results"] for run in (trained, tmp_path)]
