@@ -1,8 +1,8 @@
 """Damages files of every kind that is read, and says which readers do not answer with one clear error.
 
-    python -m fields.benchmarks.fuzz                                all targets, 500 inputs each
-    python -m fields.benchmarks.fuzz slim run --inputs 5000
-    python -m fields.benchmarks.fuzz --coverage slim --seconds 60   guided by which lines are reached: pip install atheris
+python -m fields.benchmarks.fuzz                                all targets, 500 inputs each
+python -m fields.benchmarks.fuzz slim run --inputs 5000
+python -m fields.benchmarks.fuzz --coverage slim --seconds 60   guided by which lines are reached: pip install atheris
 """
 
 from __future__ import annotations
@@ -54,9 +54,15 @@ def main(arguments: list[str]) -> int:
             if found is not None:
                 places.setdefault((found.kind, found.where or re.sub(r"[\d.]+", "#", found.what)), []).append(found)
         failed += len(places)
-        print(f"{name:24} {options.inputs} inputs, {time.perf_counter() - began:.0f} s, {len(places)} findings", flush=True)
+        print(
+            f"{name:24} {options.inputs} inputs, {time.perf_counter() - began:.0f} s, {len(places)} findings",
+            flush=True,
+        )
         for one, *more in places.values():
-            print(f"  {one.kind} at {one.where or '?'}: {one.what}  [{_kept(options.out / name, one)}, and {len(more)} more]", flush=True)
+            print(
+                f"  {one.kind} at {one.where or '?'}: {one.what}  [{_kept(options.out / name, one)}, and {len(more)} more]",
+                flush=True,
+            )
     return 1 if failed else 0
 
 

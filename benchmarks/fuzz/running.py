@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from fields.benchmarks.fuzz.mutations import mutate
 from fields.benchmarks.fuzz.targets import TARGETS, Target
 
@@ -77,7 +78,6 @@ def run(name: str, seeds: Sequence[int], seconds: float = SECONDS) -> Iterator[F
                 finally:
                     os._exit(0)
             os.close(write_end)
-            before = done
             with os.fdopen(read_end, "rb") as pipe:
                 for found in _unpickled(pipe):
                     done += 1
@@ -86,8 +86,8 @@ def run(name: str, seeds: Sequence[int], seconds: float = SECONDS) -> Iterator[F
             if done < len(seeds):
                 log.seek(0)
                 text = log.read().decode(errors="replace")
-                if done == before and not text and os.waitstatus_to_exitcode(status) == 0:
-                    raise RuntimeError(f"{name}: its sample cannot be made or read")
+                if text.startswith("Traceback"):
+                    raise RuntimeError(f"{name}: its sample cannot be made or read.\n{text}")
                 yield _died(name, seeds[done], text, status)
                 done += 1
 
@@ -114,13 +114,13 @@ def _died(name: str, seed: int, text: str, status: int) -> Finding:
 
 def _work(target: Target, seeds: Iterable[int], out: Any, log: int, seconds: float) -> None:
     """In a process of its own: reads damaged samples and writes what it finds to `out`."""
-    import torch
-
     torch.set_num_threads(1)
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.dup2(null, 2)
-    ctypes.CDLL(None).mallopt(-8, 1)  # M_ARENA_MAX: threads share one heap, so that their address space says what they use
+    ctypes.CDLL(None).mallopt(
+        -8, 1
+    )  # M_ARENA_MAX: threads share one heap, so that their address space says what they use
     faulthandler.enable(log)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
@@ -129,7 +129,7 @@ def _work(target: Target, seeds: Iterable[int], out: Any, log: int, seconds: flo
             target.read(path)  # imports what it needs; a valid sample is read
         except BaseException:
             os.write(log, traceback.format_exc().encode())
-            raise
+            return
         for seed in seeds:
             file, before = damage(target, path, seed)
             data = file.read_bytes() if file.is_file() else b""
@@ -182,6 +182,8 @@ def _from_memory(error: BaseException | None) -> bool:
 
 
 def _place(error: BaseException) -> str:
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if "/fields/" in f.filename or "/apps/" in f.filename]
+    frames = [
+        f for f in traceback.extract_tb(error.__traceback__) if "/fields/" in f.filename or "/apps/" in f.filename
+    ]
     frames = [f for f in frames if "site-packages" not in f.filename] or frames
     return f"{'/'.join(Path(frames[-1].filename).parts[-3:])}:{frames[-1].lineno} {frames[-1].name}" if frames else ""

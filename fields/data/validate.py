@@ -12,6 +12,7 @@ import numpy as np
 from fields.data.frames import Capture, Frame
 from fields.data.images import ImageHeader
 from fields.errors import DataError
+from fields.io.reading import is_file
 
 ROTATION_TOLERANCE = 5e-3
 """Largest entry of R^T R - I. Poses written with four decimals reach 3e-4; a shear or scale worth
@@ -67,9 +68,23 @@ def frame_problems(capture: Capture) -> list[Problem]:
     if not capture.frames:
         return [Problem("error", f"{capture.path}: the scene lists no images.", "Add at least two frames with poses.")]
     problems = [pose_problem(frame, f"{capture.path.name}/") for frame in capture.frames]
+    wholes = {
+        "sparse points": capture.points,
+        "box": capture.aabb,
+        "transform of all coordinates": capture.world_from_input,
+    }
+    for name, numbers in wholes.items():
+        if numbers is not None and not np.isfinite(numbers).all():
+            problems.append(
+                Problem(
+                    "error",
+                    f"{capture.path}: its {name} has numbers that are not finite.",
+                    "Write it again, or leave it out.",
+                )
+            )
     for frame in capture.frames:
         where = f" (from {frame.where})" if frame.where else ""
-        if not frame.image.is_file():
+        if not is_file(frame.image):
             problems.append(
                 Problem(
                     "error",
@@ -77,7 +92,7 @@ def frame_problems(capture: Capture) -> list[Problem]:
                     "Put it there, or remove its frame from the scene.",
                 )
             )
-        if frame.mask is not None and not frame.mask.path.is_file():
+        if frame.mask is not None and not is_file(frame.mask.path):
             problems.append(
                 Problem(
                     "error",
