@@ -1,19 +1,22 @@
-"""Every reader, on a few tens of damaged files: one clear error, in time, and in memory that their size allows."""
+"""Every reader, on some damaged files: one clear error, in time, and in memory that their size allows."""
 
-import fields.apps.sweep.plan
+from importlib import import_module
+
 import pytest
 from fields.benchmarks.fuzz.running import run
 from fields.benchmarks.fuzz.targets import TARGETS
 
-import fields.data.check
-import fields.garf.results
-import fields.io.run
-import fields.neumadiff.files
-import fields.reacto.evaluation
-import fields.relighting.layouts  # noqa: F401 — imported before the processes that read are forked, not in each of them
-
 FEW = {"material.binary": 3, "model-garf": 6, "fragments.stl": 10}
 """Inputs of those that take long to read."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _imported():
+    """What readers import, before the processes that read are forked, rather than in each of them."""
+    for name in ("apps.sweep.plan", "data.check", "garf.results", "io.run", "neumadiff.files", "reacto.evaluation", "relighting.layouts"):  # fmt: skip
+        import_module(f"fields.{name}")
+    for name in ("scipy.spatial.transform", "trimesh.exchange.gltf"):
+        import_module(name)
 
 
 @pytest.mark.parametrize("name", TARGETS)
