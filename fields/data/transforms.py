@@ -17,7 +17,7 @@ from fields.data.frames import Capture, Frame, Intrinsics, Mask
 from fields.data.lenses import DISPLACED, PANORAMAS, Lens
 from fields.data.ply import read_ply_points
 from fields.errors import DataError
-from fields.io.reading import parse_json, reading
+from fields.io.reading import is_file, parse_json, reading
 
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".PNG", ".JPG", ".JPEG", ".tif", ".tiff", ".bmp")
 
@@ -241,7 +241,7 @@ def _read_scene(capture: Capture, file: Path, meta: dict[str, Any]) -> None:
         capture.world_from_input = applied
     ply = meta.get("ply_file_path")
     if isinstance(ply, str):
-        if (file.parent / ply).exists():
+        if is_file(file.parent / ply):  # not a device, which has no end
             capture.points = read_ply_points(file.parent / ply)
         else:
             capture.notes.append(f"{ply} (ply_file_path) does not exist; the box comes from the cameras")

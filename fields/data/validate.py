@@ -19,6 +19,10 @@ ROTATION_TOLERANCE = 5e-3
 rejecting, 1e-2."""
 
 
+_FARTHEST = 1e12
+"""Scene units: squares of distances, in 32 bits, stay finite."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """Something wrong with a scene, and what to do about it."""
@@ -39,10 +43,10 @@ def pose_problem(frame: Frame, file: str = "") -> Problem | None:
         return Problem(
             "error", f"{where} has no transform_matrix.", "Add the camera pose (4 x 4), or remove the frame."
         )
-    if not np.isfinite(pose).all():
+    if not (np.abs(pose) < _FARTHEST).all():
         return Problem(
             "error",
-            f"{where}: the pose contains NaN or infinity.",
+            f"{where}: the pose contains NaN, infinity, or a number beyond {_FARTHEST:.0e}.",
             "Estimate this pose again, or remove the frame.",
         )
     rotation = pose[:3, :3]
@@ -74,11 +78,11 @@ def frame_problems(capture: Capture) -> list[Problem]:
         "transform of all coordinates": capture.world_from_input,
     }
     for name, numbers in wholes.items():
-        if numbers is not None and not np.isfinite(numbers).all():
+        if numbers is not None and not (np.abs(numbers) < _FARTHEST).all():
             problems.append(
                 Problem(
                     "error",
-                    f"{capture.path}: its {name} has numbers that are not finite.",
+                    f"{capture.path}: its {name} has numbers that are not finite, or beyond {_FARTHEST:.0e}.",
                     "Write it again, or leave it out.",
                 )
             )

@@ -11,6 +11,7 @@ Some files lack the level `pieces`, or `shared_faces`, or both; then breaks are 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -161,14 +162,17 @@ def _objects(file: Any) -> list[str]:
     return list(names)
 
 
-def _opened(path: Path) -> Any:
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     h5py = _h5py()
     try:
-        return h5py.File(path, "r")
+        file = h5py.File(path, "r")
     except FileNotFoundError:
         raise DataError(f"{path}: no such file.") from None
     except OSError as error:
         raise DataError(f"{path}: not an HDF5 file, or a damaged one ({error}). Fetch it again.") from None
+    with reading(path, "a whole HDF5 file", "Fetch it again."), file:
+        yield file
 
 
 def _h5py() -> Any:
