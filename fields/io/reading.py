@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from zipfile import ZipFile
 
 import numpy as np
@@ -59,10 +59,11 @@ def is_file(path: Path) -> bool:
 
 def read_npy(path: Path) -> np.ndarray:
     """An array of numbers, no larger than its file; nothing is unpickled. Raises ValueError or OSError for anything else."""
-    array = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: a shape is checked against the file's size
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+    with path.open("rb") as stream:
+        _, _, dtype = _header(stream)
+    if dtype.kind not in "biuf":  # mapping elements of no size would end the process
         raise ValueError("it does not hold an array of numbers")
-    return array
+    return np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: a shape is checked against the file's size
 
 
 def read_npz(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, np.ndarray]:
@@ -75,12 +76,17 @@ def read_npz(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> d
         return {name: _member(archive, file) for name, file in names.items() if wanted(name)}
 
 
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    version = np.lib.format.read_magic(stream)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(stream)
+    return np.lib.format.read_array_header_2_0(stream)
+
+
 def _member(archive: ZipFile, name: str) -> np.ndarray:
     size = archive.getinfo(name).file_size
     with archive.open(name) as stream:
-        version = np.lib.format.read_magic(stream)
-        header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-        shape, fortran, dtype = header(stream)
+        shape, fortran, dtype = _header(stream)
         bytes_of_it = math.prod(shape) * dtype.itemsize
         if dtype.kind not in "biufU" or size > _LARGEST or not 0 <= bytes_of_it <= size or min(shape, default=0) < 0:
             raise ValueError(f"its {name} of shape {shape} and {dtype} does not have {size} bytes")

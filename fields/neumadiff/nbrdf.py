@@ -115,6 +115,8 @@ def _read(path: Path) -> _Found:
 def _npz(path: Path) -> _Found:
     arrays = read_npz(path, ("weights", "dialect", "names", "name", "source", "metadata").__contains__)
     metadata = parse_json(str(arrays["metadata"])) if "metadata" in arrays else {}
+    if not isinstance(metadata, dict):
+        raise ValueError("its metadata are no names and values")
     if "source" in arrays:
         metadata["source"] = arrays["source"].tolist()
     names = np.atleast_1d(arrays["names"] if "names" in arrays else arrays["name"])
