@@ -85,7 +85,7 @@ class Learner:
             raise ConfigError(
                 f"{preset}: no such preset or file. {self.name} has the presets {', '.join(sorted(presets))}."
             ) from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ConfigError(f"{source}: not valid TOML ({error}).") from None
         photographs = table.pop("photographs", {})
         return from_dict(self.config, table | (photographs if real else {}), str(source))

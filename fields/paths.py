@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from torch.nn.functional import normalize
 from fields.data.bounds import focus
 from fields.data.cameras import Cameras
 from fields.errors import DataError
+from fields.io.reading import parse_json, said
 from fields.rendering import orbit
 
 _LARGEST, _LONGEST = 1 << 14, 1 << 17  # pixels of a side, images of a path: what a file may ask for
@@ -129,7 +129,7 @@ def parse_nerfstudio_path(text: bytes, name: str, frames: str = "camera_path") -
         frames: "camera_path", every frame, or "keyframes", what a person has set.
     """
     try:
-        path = json.loads(text)
+        path = parse_json(text)
         if (kind := path.get("camera_type", "perspective")) != "perspective":
             raise DataError(f"{name}: its cameras are {kind}; only perspective ones can be rendered.")
         matrix = {"camera_path": "camera_to_world", "keyframes": "matrix"}[frames]
@@ -139,16 +139,10 @@ def parse_nerfstudio_path(text: bytes, name: str, frames: str = "camera_path") -
         seconds = float(path.get("seconds", len(path["camera_path"]) / float(path.get("fps", 24))))
         if not (0 < w <= _LARGEST and 0 < h <= _LARGEST and len(pose) <= _LONGEST):
             raise ValueError(f"{len(pose)} images of {w} × {h} pixels")
-    except (
-        json.JSONDecodeError,
-        UnicodeDecodeError,
-        KeyError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        RuntimeError,
-    ) as error:
-        raise DataError(f"{name}: not a camera path of nerfstudio ({error}). Export one from its viewer.") from None
+    except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise DataError(
+            f"{name}: not a camera path of nerfstudio ({said(error)}). Export one from its viewer."
+        ) from None
     if not len(pose) or not pose.isfinite().all() or not ((fov > 0) & (fov < 180)).all():
         raise DataError(f"{name}: the camera path is empty or has poses that are not finite. Export it again.")
     focal = h / 2 / torch.tan(torch.deg2rad(fov) / 2)
@@ -197,7 +191,7 @@ def from_json(data: dict) -> Cameras:
         last = torch.tensor([0.0, 0.0, 0.0, 1.0]).expand(len(pose), 1, 4)
         rest = [torch.tensor(data[name]) for name in ("fx", "fy", "cx", "cy", "width", "height")]
         return Cameras(torch.cat([pose, last], 1), *rest)
-    except (KeyError, TypeError, RuntimeError, ValueError) as error:
+    except (ArithmeticError, LookupError, TypeError, RuntimeError, ValueError) as error:
         raise DataError(
             f"config.json: its cameras are damaged ({error}). Restore the run folder from a copy."
         ) from None

@@ -19,6 +19,9 @@ from fields.data.images import ImageHeader, load_images, read_header
 from fields.data.lenses import N_DISTORTION
 from fields.data.scene import Scene, Split
 from fields.errors import DataError
+from fields.io.reading import reading
+
+_ANEW = "Estimate the cameras again."
 
 
 def split_frames(capture: Capture, test_every: int) -> tuple[list[Frame], list[Frame]]:
@@ -96,7 +99,8 @@ def assemble(
         )
     # From all frames, whatever is loaded below, so that training and evaluation see one coordinate system.
     if capture.free_gauge:
-        gauge.normalise(capture)
+        with reading(capture.path, "a scene whose cameras have a middle and a size", _ANEW):
+            gauge.normalise(capture)
     chosen = {"train": train, "test": test}
     wanted = {k: _thin(frames, max_images) if k in splits else [] for k, frames in chosen.items()}
     loaded = load_splits(capture, wanted, int(downscale))
@@ -108,15 +112,16 @@ def assemble(
         )
     alpha = main.images.channels == 4
     points = None if capture.points is None else torch.from_numpy(capture.points).float()
-    bounds = choose_bounds(
-        main.cameras,
-        images=main.images,
-        points=points,
-        given=None if capture.aabb is None else torch.from_numpy(capture.aabb),
-        given_note=capture.aabb_note,
-        depth_ranges=_depth_ranges(main, chosen),
-        blender=capture.format == "blender",
-    )
+    with reading(capture.path, "a scene whose cameras have a box before them", _ANEW):
+        bounds = choose_bounds(
+            main.cameras,
+            images=main.images,
+            points=points,
+            given=None if capture.aabb is None else torch.from_numpy(capture.aabb),
+            given_note=capture.aabb_note,
+            depth_ranges=_depth_ranges(main, chosen),
+            blender=capture.format == "blender",
+        )
     real = capture.real and not alpha
     return Scene(
         name=capture.path.resolve().name,

@@ -16,6 +16,7 @@ from fields.data.colmap_files import CameraRecord, ImageRecord, count_images, re
 from fields.data.frames import OPENGL_FROM_OPENCV, Capture, Frame, Intrinsics, Mask
 from fields.data.lenses import Lens
 from fields.errors import DataError
+from fields.io.reading import is_file
 
 _IMAGE_FOLDERS = ("images", "image", "input", "rgb", "images_2", "images_4", "images_8", ".")
 _MASK_FOLDERS = ("masks", "mask")
@@ -130,7 +131,7 @@ def intrinsics_of(camera: CameraRecord, folder: Path) -> Intrinsics:
 
 def _image_folder(path: Path, name: str) -> Path:
     for folder in _IMAGE_FOLDERS:
-        if (path / folder / name).is_file():
+        if is_file(path / folder / name):
             return path / folder
     existing = [f for f in _IMAGE_FOLDERS if f != "." and (path / f).is_dir()]
     return path / (existing[0] if existing else "images")
@@ -141,6 +142,6 @@ def mask_of(folder: Path | None, name: str) -> Mask | None:
     if folder is None:
         return None
     for candidate in (folder / f"{name}.png", (folder / name).with_suffix(".png"), folder / name):
-        if candidate.is_file():
+        if is_file(candidate):
             return Mask(candidate)
     return None

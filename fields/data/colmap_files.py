@@ -143,7 +143,7 @@ def _points_bin(path: Path) -> tuple[np.ndarray, np.ndarray]:
     f.need(count * 51)  # a point without a track; keeps a damaged count from allocating the machine's memory
     ids, points = np.zeros(count, np.int64), np.zeros((count, 3))
     for i in range(count):
-        ids[i], *points[i], _, _, _, _, track = f.take("Q3d3BdQ")
+        ids[i], *points[i], _, _, _, _, track = f.take("q3d3BdQ")
         f.need(8 * track)
         f.at += 8 * track
     return ids, points
@@ -168,11 +168,14 @@ def _rows(path: Path, least: int) -> list[tuple[int, list[str]]]:
 
 
 def _numbers(values: object, path: Path, line: int | None = None) -> np.ndarray:
+    at = "" if line is None else f"line {line}: "
     try:
-        return np.array(values, dtype=np.float64)
+        numbers = np.array(values, dtype=np.float64)
     except ValueError as e:
-        at = "" if line is None else f"line {line}: "
         raise DataError(f"{path}: {at}{e}.\nExport the model again as text.") from e
+    if not (np.abs(numbers) < 2**62).all():  # identifiers and sizes become integers
+        raise DataError(f"{path}: {at}numbers that are infinite, or none.\nExport the model again as text.")
+    return numbers
 
 
 def _cameras_txt(path: Path) -> dict[int, CameraRecord]:

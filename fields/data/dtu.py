@@ -16,6 +16,7 @@ from fields.data.frames import OPENGL_FROM_OPENCV, Capture, Frame, Intrinsics, M
 from fields.data.images import read_header
 from fields.data.llff import list_images
 from fields.errors import DataError
+from fields.io.reading import read_npz, reading
 
 
 def read(path: Path) -> Capture:
@@ -23,11 +24,8 @@ def read(path: Path) -> Capture:
         (path / n for n in ("cameras_sphere.npz", "cameras.npz") if (path / n).exists()),
         path / "cameras_sphere.npz",
     )
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            matrices = {k: np.asarray(archive[k], dtype=np.float64) for k in archive.files if "_mat_" in k}
-    except (OSError, ValueError, EOFError, KeyError) as e:
-        raise DataError(f"{file}: not a readable archive of cameras ({e}).\nCopy it again from its source.") from e
+    with reading(file, "a readable archive of cameras", "Copy it again from its source."):
+        matrices = {k: v.astype(np.float64) for k, v in read_npz(file, lambda name: "_mat_" in name).items()}
     folder = next((path / n for n in ("image", "images", "rgb") if (path / n).is_dir()), path / "image")
     images = list_images(folder) if folder.is_dir() else []
     masks = list_images(path / "mask") if (path / "mask").is_dir() else []
@@ -44,11 +42,12 @@ def read(path: Path) -> Capture:
             raise DataError(
                 f"{file}: no 4 x 4 world_mat_{i} for {image.name}.\nOne per image, counted from 0, is needed."
             )
-        k, pose = decompose((matrices[f"world_mat_{i}"] @ scale)[:3])
         header = read_header(image)
-        # Reduced copies keep the matrices of the original: the principal point, near the middle, tells its
-        # size.
-        factor = max(round(2 * k[0, 2] / header.width), 1)
+        with reading(f"{file}: world_mat_{i}", "the projection of a camera", "Copy it again from its source."):
+            k, pose = decompose((matrices[f"world_mat_{i}"] @ scale)[:3])
+            # Reduced copies keep the matrices of the original: the principal point, near the middle, tells its
+            # size.
+            factor = max(round(2 * k[0, 2] / header.width), 1)
         w, h = header.width * factor, header.height * factor
         # IDR's matrices count pixels from the centre of the first one.
         intrinsics = Intrinsics(k[0, 0], k[1, 1], k[0, 2] + 0.5, k[1, 2] + 0.5, w, h)
@@ -66,7 +65,8 @@ def read(path: Path) -> Capture:
             capture.notes.append(f"images are 1/{factor} of the size that {file.name} is for")
     capture.aabb = np.array([[-1.0] * 3, [1.0] * 3])
     capture.aabb_note = f"the unit sphere of {file.name}"
-    capture.world_from_input = np.linalg.inv(scale)
+    with reading(f"{file}: scale_mat_0", "invertible", "Copy it again from its source."):
+        capture.world_from_input = np.linalg.inv(scale)
     return capture
 
 

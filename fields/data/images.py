@@ -20,7 +20,13 @@ from torch import Tensor
 from fields.data.blocks import Block, Rows
 from fields.data.frames import Mask
 from fields.errors import DataError
+from fields.io.reading import INFLATES
 
+_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
+"""Of others Pillow would start programs: Ghostscript, for one."""
+_PIXELS_OF_A_BYTE = 8 * INFLATES
+"""At most, and of a small file _FREE in any case; memory is taken before pixels are decoded."""
+_FREE = 1 << 22
 _ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
 _EXIF_ORIENTATION = 274
 _DECODING = 1 << 29  # bytes of images that are being decoded at once
@@ -149,7 +155,9 @@ class ImageHeader:
 
 def read_header(path: Path) -> ImageHeader:
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_FORMATS) as image:
+            if image.width * image.height > max(_FREE, _PIXELS_OF_A_BYTE * path.stat().st_size):
+                raise ValueError(f"it says {image.width} × {image.height} pixels and is too short for them")
             alpha = image.mode in _ALPHA_MODES or "transparency" in image.info
             # Pillow decodes a whole PNG to look for a late EXIF chunk; only an early one is worth knowing
             # about.
@@ -171,7 +179,7 @@ def decode(path: Path, channels: int, downscale: int = 1) -> np.ndarray:
     downscale pixels, weighted by alpha, so that transparent pixels bleed no colour; an incomplete last
     block is cut off."""
     try:
-        with Image.open(path) as file:
+        with Image.open(path, formats=_FORMATS) as file:
             file.load()
             image = _to_8_bit(file, {1: "L", 3: "RGB", 4: "RGBA"}[channels])
             if downscale > 1:

@@ -13,6 +13,7 @@ import numpy as np
 from fields.data.frames import Capture, Frame, Intrinsics, Mask
 from fields.data.transforms import IMAGE_EXTENSIONS
 from fields.errors import DataError
+from fields.io.reading import read_npy, reading
 
 _FOLDERS = ("images", "images_2", "images_4", "images_8")
 
@@ -40,6 +41,11 @@ def read(path: Path) -> Capture:
         capture.notes.append(f"images from {folder.name}/")
     if masks.is_dir():
         capture.notes.append(f"{masks.name}/ cuts out the object: used as transparency")
+    if not np.isfinite(table).all():
+        row = int(np.argwhere(~np.isfinite(table))[0, 0])
+        raise DataError(
+            f"{path / 'poses_bounds.npy'}: row {row} has numbers that are not finite.\nMake it again with LLFF's imgs2poses."
+        )
     for i, (row, image) in enumerate(zip(table, images, strict=True)):
         m = row[:15].reshape(3, 5)
         height, width, focal = m[:, 4]
@@ -68,11 +74,7 @@ def list_images(folder: Path) -> list[Path]:
 
 def load_npy(path: Path) -> np.ndarray:
     """An array of numbers as float64; never unpickles."""
-    try:
-        return np.asarray(np.load(path, allow_pickle=False), dtype=np.float64)
-    except FileNotFoundError:
-        raise DataError(f"{path}: this file does not exist.\nCheck the path.") from None
-    except (ValueError, OSError, EOFError) as e:
-        raise DataError(
-            f"{path}: not a readable array ({str(e).splitlines()[0]}).\nCopy it again from its source."
-        ) from e
+    if not path.is_file():
+        raise DataError(f"{path}: this file does not exist.\nCheck the path.")
+    with reading(path, "a readable array", "Copy it again from its source."):
+        return read_npy(path).astype(np.float64)

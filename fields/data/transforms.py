@@ -17,6 +17,7 @@ from fields.data.frames import Capture, Frame, Intrinsics, Mask
 from fields.data.lenses import DISPLACED, PANORAMAS, Lens
 from fields.data.ply import read_ply_points
 from fields.errors import DataError
+from fields.io.reading import is_file, parse_json, reading
 
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".PNG", ".JPG", ".JPEG", ".tif", ".tiff", ".bmp")
 
@@ -31,6 +32,8 @@ _LENSES = {
     "OMNIDIRECTIONALSTEREO_L": Lens.STEREO_PANORAMA, "OMNIDIRECTIONALSTEREO_R": Lens.STEREO_PANORAMA,
     "VR180_L": Lens.VR180, "VR180_R": Lens.VR180,
 }  # fmt: skip
+
+_FIX = "Correct it, or write the file again."
 
 HALF_EYE_DISTANCE = 0.032
 """Metres: nerfstudio's stereo cameras take scene units for metres."""
@@ -56,7 +59,8 @@ def read(path: Path) -> Capture:
         meta = load_json(file)
         capture.frames += read_frames(file, meta, split)
         if i == 0:
-            _read_scene(capture, file, meta)
+            with reading(file, "a transforms.json of instant-ngp or nerfstudio", _FIX):
+                _read_scene(capture, file, meta)
             # A pair of files is a rendered scene with coordinates of its own; one file, without a box, is a
             # capture.
             # Lenses that displace their rays know the length of a scene unit, which is then not free.
@@ -69,7 +73,7 @@ def read(path: Path) -> Capture:
 def load_json(file: Path) -> dict[str, Any]:
     """Parse a JSON object; says the line of a syntax error."""
     try:
-        meta = json.loads(file.read_text(encoding="utf-8"))
+        meta = parse_json(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{file}: this file does not exist.\nCheck the path.") from None
     except json.JSONDecodeError as e:
@@ -77,7 +81,7 @@ def load_json(file: Path) -> dict[str, Any]:
             f"{file}: not valid JSON: {e.msg} at line {e.lineno}, column {e.colno}.\n"
             "Correct that line, or write the file again."
         ) from e
-    except (OSError, UnicodeDecodeError) as e:
+    except (OSError, ValueError) as e:
         raise DataError(f"{file}: cannot be read ({e}).\nWrite the file again.") from e
     if not isinstance(meta, dict) or not isinstance(meta.get("frames"), list):
         raise DataError(
@@ -92,30 +96,35 @@ def read_frames(file: Path, meta: dict[str, Any], split: Split | None = None) ->
         ("train_filenames", "train"), ("val_filenames", "test"), ("test_filenames", "test")
     ]  # fmt: skip
     lists: dict[str, Split] = {}
-    for key, to in keys:
-        if key == "val_filenames" and meta.get("test_filenames"):
-            to = "skip"
-        lists.update({_tidy(n): to for n in meta.get(key) or []})
+    with reading(f"{file}: train_filenames and the like", "lists of names", _FIX):
+        for key, to in keys:
+            if key == "val_filenames" and meta.get("test_filenames"):
+                to = "skip"
+            lists.update({_tidy(n): to for n in meta.get(key) or []})
     frames = []
     for i, record in enumerate(meta["frames"]):
-        if not isinstance(record, dict) or not isinstance(record.get("file_path"), str):
-            raise DataError(f'{file}: frame {i} has no "file_path".\nAdd it, or remove the frame.')
-        name = record["file_path"]
-        where = f"{file.name}: frame {i} ({name})"
-        mask, image = record.get("mask_path"), find_image(file.parent, name)
-        frame_split: Split | None = split or (lists.get(_tidy(name), "skip") if lists else None)
-        frames.append(
-            Frame(
-                name=_tidy(name),
-                image=image,
-                pose=_matrix(record.get("transform_matrix"), where),
-                intrinsics=read_intrinsics({**meta, **record}, where),
-                mask=Mask(file.parent / mask) if isinstance(mask, str) else _dynamic_mask(image),
-                split=frame_split,
-                where=where,
-            )
-        )
+        with reading(f"{file}: frame {i}", "an image with a camera", _FIX):
+            frames.append(_read_frame(file, meta, record, i, split, lists))
     return frames
+
+
+def _read_frame(
+    file: Path, meta: dict[str, Any], record: Any, i: int, split: Split | None, lists: dict[str, Split]
+) -> Frame:
+    if not isinstance(record, dict) or not isinstance(record.get("file_path"), str):
+        raise DataError(f'{file}: frame {i} has no "file_path".\nAdd it, or remove the frame.')
+    name = record["file_path"]
+    where = f"{file.name}: frame {i} ({name})"
+    mask, image = record.get("mask_path"), find_image(file.parent, name)
+    return Frame(
+        name=_tidy(name),
+        image=image,
+        pose=_matrix(record.get("transform_matrix"), where),
+        intrinsics=read_intrinsics({**meta, **record}, where),
+        mask=Mask(file.parent / mask) if isinstance(mask, str) else _dynamic_mask(image),
+        split=split or (lists.get(_tidy(name), "skip") if lists else None),
+        where=where,
+    )
 
 
 def _dynamic_mask(image: Path) -> Mask | None:
@@ -221,7 +230,7 @@ def _read_scene(capture: Capture, file: Path, meta: dict[str, Any]) -> None:
         # instant-ngp places p * 0.33 + 0.5 (then cycles the axes) in a box of side aabb_scale around (0.5,
         # 0.5, 0.5).
         ngp_scale = float(meta.get("scale", 0.33))
-        centre = (0.5 - np.array(meta.get("offset", [0.5] * 3), dtype=np.float64)) / ngp_scale
+        centre = (0.5 - np.array(meta.get("offset", [0.5] * 3), dtype=np.float64).reshape(3)) / ngp_scale
         half = 0.5 * scale / ngp_scale
         capture.aabb = np.stack([centre - half, centre + half])
         capture.aabb_note = f"aabb_scale {scale:g} of {file.name} (instant-ngp's convention)"
@@ -232,7 +241,7 @@ def _read_scene(capture: Capture, file: Path, meta: dict[str, Any]) -> None:
         capture.world_from_input = applied
     ply = meta.get("ply_file_path")
     if isinstance(ply, str):
-        if (file.parent / ply).exists():
+        if is_file(file.parent / ply):  # not a device, which has no end
             capture.points = read_ply_points(file.parent / ply)
         else:
             capture.notes.append(f"{ply} (ply_file_path) does not exist; the box comes from the cameras")

@@ -12,10 +12,15 @@ import numpy as np
 from fields.data.frames import Capture, Frame
 from fields.data.images import ImageHeader
 from fields.errors import DataError
+from fields.io.reading import is_file
 
 ROTATION_TOLERANCE = 5e-3
 """Largest entry of R^T R - I. Poses written with four decimals reach 3e-4; a shear or scale worth
 rejecting, 1e-2."""
+
+
+_FARTHEST = 1e12
+"""Scene units: squares of distances, in 32 bits, stay finite."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +43,10 @@ def pose_problem(frame: Frame, file: str = "") -> Problem | None:
         return Problem(
             "error", f"{where} has no transform_matrix.", "Add the camera pose (4 x 4), or remove the frame."
         )
-    if not np.isfinite(pose).all():
+    if not (np.abs(pose) < _FARTHEST).all():
         return Problem(
             "error",
-            f"{where}: the pose contains NaN or infinity.",
+            f"{where}: the pose contains NaN, infinity, or a number beyond {_FARTHEST:.0e}.",
             "Estimate this pose again, or remove the frame.",
         )
     rotation = pose[:3, :3]
@@ -67,9 +72,23 @@ def frame_problems(capture: Capture) -> list[Problem]:
     if not capture.frames:
         return [Problem("error", f"{capture.path}: the scene lists no images.", "Add at least two frames with poses.")]
     problems = [pose_problem(frame, f"{capture.path.name}/") for frame in capture.frames]
+    wholes = {
+        "sparse points": capture.points,
+        "box": capture.aabb,
+        "transform of all coordinates": capture.world_from_input,
+    }
+    for name, numbers in wholes.items():
+        if numbers is not None and not (np.abs(numbers) < _FARTHEST).all():
+            problems.append(
+                Problem(
+                    "error",
+                    f"{capture.path}: its {name} has numbers that are not finite, or beyond {_FARTHEST:.0e}.",
+                    "Write it again, or leave it out.",
+                )
+            )
     for frame in capture.frames:
         where = f" (from {frame.where})" if frame.where else ""
-        if not frame.image.is_file():
+        if not is_file(frame.image):
             problems.append(
                 Problem(
                     "error",
@@ -77,7 +96,7 @@ def frame_problems(capture: Capture) -> list[Problem]:
                     "Put it there, or remove its frame from the scene.",
                 )
             )
-        if frame.mask is not None and not frame.mask.path.is_file():
+        if frame.mask is not None and not is_file(frame.mask.path):
             problems.append(
                 Problem(
                     "error",

@@ -13,6 +13,7 @@ from torch import Tensor
 from fields.garf.fragment import Fragment, sample
 from fields.garf.invariants import invariants
 from fields.io.atomic import write_atomically
+from fields.io.reading import read_npz, reading
 
 POINTS = 5000
 """On all fragments of an object together, as published."""
@@ -64,13 +65,11 @@ class Cloud:
 
     @classmethod
     def load(cls, path: Path) -> Cloud:
-        with np.load(path, allow_pickle=False) as file:
-            t = {
-                name: torch.from_numpy(file[name])
-                for name in ("points", "normals", "fragment", "invariants", "partner")
-            }
+        """Raises DataError for a file that `save` did not write."""
+        with reading(path, "points on fragments", "Remove it, and it is made again."):
+            t = {name: torch.from_numpy(array) for name, array in read_npz(path).items()}
             return cls(t["points"].float(), t["normals"].float(), t["fragment"].long(), t["invariants"].float(),
-                       t["partner"].long(), float(file["scale"]))  # fmt: skip
+                       t["partner"].long(), float(t["scale"]))  # fmt: skip
 
 
 def closeness(fragments: list[Fragment]) -> float:

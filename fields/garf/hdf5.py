@@ -11,6 +11,7 @@ Some files lack the level `pieces`, or `shared_faces`, or both; then breaks are 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 from fields.errors import DataError, FieldsError
 from fields.garf.fragment import Fragment
 from fields.io.atomic import write_atomically
+from fields.io.reading import INFLATES, reading
 
 _TOUCH = 1e-3
 """Of the diagonal: triangles of two pieces this near, that face each other, are both sides of a break."""
@@ -32,10 +34,9 @@ def object_names(path: Path, split: str | None = None, most: int | None = None) 
     """
     with _opened(path) as file:
         names = sorted(_objects(file)) if split is None else _split(path, file, split)
-        try:
+        what = f"{path}: an object" if split is None else f"{path}: an object for {split}"
+        with reading(what, "there, in pieces", "Fetch the file again."):
             return [name for name in names if most is None or 2 <= len(_pieces(file[name])[1]) <= most]
-        except KeyError as error:
-            raise DataError(f"{path}: {error.args[0]}, of an object for {split}. Fetch the file again.") from None
 
 
 def read_object(path: Path, name: str) -> list[Fragment]:
@@ -47,19 +48,19 @@ def read_object(path: Path, name: str) -> list[Fragment]:
     with _opened(path) as file:
         if name not in file:
             raise DataError(f"{path}: no object {name!r}. `object_names` lists them.")
-        group, keys = _pieces(file[name])
+        with reading(f"{path}: {name}", "an object in pieces", "Fetch the file again."):
+            group, keys = _pieces(file[name])
         pieces, known = [], True
         for key in keys:
-            try:
-                vertices = np.asarray(group[key]["vertices"], np.float64)
-                faces = np.asarray(group[key]["faces"], np.int64)
-                shared = np.asarray(group[key]["shared_faces"], np.int64) if "shared_faces" in group[key] else None
-            except (KeyError, OSError, TypeError) as error:
-                raise DataError(f"{path}: piece {key} of {name} is damaged ({error}). Fetch the file again.") from None
+            with reading(f"{path}: piece {key} of {name}", "whole", "Fetch the file again."):
+                piece = group[key]
+                vertices, faces = _array(piece["vertices"], np.float64), _array(piece["faces"], np.int64)
+                shared = _array(piece["shared_faces"], np.int64) if "shared_faces" in piece else None
             whole = (
                 vertices.ndim == faces.ndim == 2
                 and vertices.shape[1] == faces.shape[1] == 3
                 and np.isfinite(vertices).all()
+                and (shared is None or shared.ndim == 1)
             )
             if not whole or len(faces) == 0 or faces.min() < 0 or faces.max() >= len(vertices):
                 raise DataError(f"{path}: piece {key} of {name} is not a mesh of triangles. Fetch the file again.")
@@ -129,12 +130,19 @@ def write_objects(path: Path, objects: Iterator[tuple[str, str, list[Fragment]]]
 
 def _split(path: Path, file: Any, split: str) -> list[str]:
     try:
-        of_category = [category[split][()] for category in file["data_split"].values() if split in category]
-    except (KeyError, AttributeError, TypeError):
+        lists = [_array(category[split], object) for category in file["data_split"].values() if split in category]
+        return [name.decode() for names in lists for name in names]
+    except (LookupError, AttributeError, TypeError, ValueError, OSError):
         raise DataError(
             f"{path}: does not say which objects are for {split}. It takes /data_split/CATEGORY/{split}, a list of names."
         ) from None
-    return [name.decode() for names in of_category for name in names]
+
+
+def _array(stored: Any, kind: Any) -> np.ndarray:
+    """Raises ValueError for one of which the file can hold next to nothing: HDF5 has arrays of any size that nobody has written."""
+    if stored.nbytes > INFLATES * stored.file.id.get_filesize():
+        raise ValueError(f"an array of {stored.nbytes} bytes in a file of {stored.file.id.get_filesize()}")
+    return np.asarray(stored, kind)
 
 
 def _pieces(group: Any) -> tuple[Any, list[str]]:
@@ -154,14 +162,17 @@ def _objects(file: Any) -> list[str]:
     return list(names)
 
 
-def _opened(path: Path) -> Any:
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     h5py = _h5py()
     try:
-        return h5py.File(path, "r")
+        file = h5py.File(path, "r")
     except FileNotFoundError:
         raise DataError(f"{path}: no such file.") from None
     except OSError as error:
         raise DataError(f"{path}: not an HDF5 file, or a damaged one ({error}). Fetch it again.") from None
+    with reading(path, "a whole HDF5 file", "Fetch it again."), file:
+        yield file
 
 
 def _h5py() -> Any:

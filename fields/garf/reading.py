@@ -11,6 +11,7 @@ import numpy as np
 
 from fields.errors import DataError
 from fields.garf.fragment import Fragment
+from fields.io.reading import reading
 
 SUFFIXES = (".ply", ".obj", ".stl", ".off", ".glb", ".gltf")
 MOST = 100
@@ -84,16 +85,15 @@ def _read(file: Path) -> list[Fragment]:
 
     if file.suffix.lower() not in SUFFIXES:
         raise DataError(f"{file}: not a kind of mesh that is read. Convert it to one of {', '.join(SUFFIXES)}.")
-    try:
+    with reading(file, "a mesh that can be read", "Export it again."):
         scene = trimesh.load_scene(file, process=False)
         shapes = {name: scene.geometry[scene.graph[name][1]].copy().apply_transform(scene.graph[name][0])
                   for name in scene.graph.nodes_geometry}  # fmt: skip
-    except Exception as error:  # whatever a parser makes of a damaged file
-        raise DataError(f"{file}: cannot be read ({type(error).__name__}: {error}). Export it again.") from None
     if not shapes:
         raise DataError(f"{file}: no triangles or points in it. Export it again, or take it out of the folder.")
     many = len(shapes) > 1
-    return [_fragment(file, f"{file.stem}_{name}" if many else file.stem, shape) for name, shape in shapes.items()]
+    with reading(file, "a mesh of triangles, or points", "Export it again."):
+        return [_fragment(file, f"{file.stem}_{name}" if many else file.stem, shape) for name, shape in shapes.items()]
 
 
 def _fragment(file: Path, name: str, shape: Any) -> Fragment:
@@ -119,9 +119,12 @@ def _fragment(file: Path, name: str, shape: Any) -> Fragment:
                 f"{file}: {len(vertices)} points and no triangles. A fragment of points needs at least 100."
             )
         return discs(name, vertices, _normals_of(shape))
+    faces = np.asarray(faces, np.int64)
+    if faces.shape[1:] != (3,) or faces.min() < 0 or faces.max() >= len(vertices):
+        raise DataError(f"{file}: its triangles have corners that it does not list. Export it again.")
     # One vertex where several are in the same place, as STL has them; and no triangle without area.
     _, first, index = np.unique(np.round(vertices / size, 9), axis=0, return_index=True, return_inverse=True)
-    faces = index.reshape(-1)[np.asarray(faces, np.int64)]
+    faces = index.reshape(-1)[faces]
     vertices = vertices[first]
     fragment = Fragment(name, vertices, faces)
     kept = fragment.areas > 1e-14 * size**2

@@ -20,6 +20,7 @@ from fields.garf.reassembly import Joint, Reassembly
 from fields.garf.writing import coloured
 from fields.geometry.shapes import Mesh
 from fields.io.atomic import read_json, read_tensors, write_json, write_tensors
+from fields.io.reading import reading
 from fields.io.shapes import write_ply
 
 MANY = 30
@@ -73,12 +74,8 @@ def read_results(out: Path) -> Reassembly:
         if not file.is_file():
             raise DataError(f"{file}: no such file. `fields reassemble` writes it; run it again.")
     said, (tensors, plain) = read_json(poses), read_tensors(stored)
-    try:
+    with reading(out, "poses of the fragments beside them", "Run `fields reassemble` again."):
         return _reassembly(said, tensors, plain["names"])
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise DataError(
-            f"{out}: its poses are damaged, or of other fragments. Run `fields reassemble` again."
-        ) from None
 
 
 def as_json(found: Reassembly) -> dict:

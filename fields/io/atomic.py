@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from fields.errors import CheckpointError, FieldsError
+from fields.io.reading import parse_json
 
 try:
     import fcntl
@@ -170,13 +171,13 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
     if said and said != digest(tensors, metadata.get("fields", ""), metadata.get("bits", "")).hex():
         raise CheckpointError(f"{path}: damaged (its checksum is another). Train again or restore a copy.")
     try:
-        shapes = json.loads(metadata.get("bits", "{}"))
+        shapes = parse_json(metadata.get("bits", "{}"))
         tensors |= {name: _unpack(tensors[name], shape) for name, shape in shapes.items()}
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, zlib.error) as error:
         raise CheckpointError(f"{path}: its masks are damaged ({error}). Train again or restore a copy.") from None
     try:
-        return tensors, json.loads(metadata["fields"])
-    except (KeyError, json.JSONDecodeError):
+        return tensors, parse_json(metadata["fields"])
+    except (KeyError, ValueError):
         raise CheckpointError(
             f"{path}: a safetensors file of another program. Give one that `fields train` wrote."
         ) from None
@@ -185,8 +186,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
 def read_json(path: Path) -> Any:
     """Raises CheckpointError for a file that is missing or not JSON."""
     try:
-        return json.loads(path.read_text())
+        return parse_json(path.read_text())
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file. Give the run folder that `fields train` wrote.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: not valid JSON ({error}). Restore it from a copy, or train again.") from None

@@ -14,6 +14,7 @@ from torch import Tensor
 from fields.errors import DataError
 from fields.io import exr, png16, rgbe
 from fields.io.exr import write_exr as write_exr
+from fields.io.reading import read_npy
 
 T = TypeVar("T")
 
@@ -176,10 +177,10 @@ def _array(path: Path) -> np.ndarray:
 
 def _npy(path: Path) -> np.ndarray:
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: a shape is checked against the file's size
+        array = read_npy(path)
     except Exception as error:  # the header is Python, in which anything can be wrong
         raise ValueError(str(error) or "its header is damaged") from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+    if array.dtype.kind != "f":
         raise ValueError("it does not hold an array of floating-point numbers")
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         raise ValueError(f"it holds an array of shape {array.shape}, not (H, W, 3)")

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fields.io.reading import INFLATES
+
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-_DEFLATE = 1032  # no stream of zlib says more than so many bytes with one
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def read_header(data: bytes) -> Header:
 
 def require_pixels(data: bytes, header: Header) -> None:
     """Raises ValueError for a file that is too short for its header, whatever is in it."""
-    if header.size > _DEFLATE * len(data):
+    if header.size > INFLATES * len(data):
         raise ValueError("its pixels are truncated")
 
 

@@ -11,6 +11,8 @@ checkpoints/        what `--resume` needs
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from fields.io.atomic import read_json, read_tensors, write_json, write_tensors
 from fields.methods import learner, method
 
 SCHEMA = 1
+_SMALL = 1 << 20  # numbers
 
 
 def save_field(folder: Path, field: Any, name: str, settings: dict, scene: dict) -> None:
@@ -64,16 +67,29 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> torch.nn.Mod
     config = load_config(folder)
     tensors, _ = read_tensors(folder / "model.safetensors")
     try:
-        field = learner(config["method"]).load_field()(**config["field"])
+        make = partial(learner(config["method"]).load_field(), **config["field"])
+        _require_size(make, sum(tensor.numel() for tensor in tensors.values()))
+        field = make()
         field.load_state_dict(tensors)
         if broken := [k for k, v in tensors.items() if not v.isfinite().all()]:
             raise ValueError(f"{broken[0]} holds numbers that are not finite")
-    except (TypeError, ValueError, RuntimeError, KeyError, AttributeError) as error:
+    except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(
             f"{folder}: model.safetensors does not fit config.json ({reason}). Restore the folder from a copy."
         ) from None
     return field.to(device).eval().requires_grad_(False)
+
+
+def _require_size(make: Callable[[], torch.nn.Module], stored: int) -> None:
+    """Raises ValueError where a field is made that would be much larger than the numbers that are there for it; takes no memory."""
+    try:
+        with torch.device("meta"):
+            numbers = sum(tensor.numel() for tensor in make().state_dict().values())
+    except (NotImplementedError, RuntimeError):  # it looks at values as it is made, and only those of fixed sizes do
+        return
+    if numbers > 2 * stored + _SMALL:
+        raise ValueError(f"a field of {numbers} numbers, of which {stored} are there")
 
 
 def world_from_input(folder: str | Path) -> Tensor:
@@ -86,7 +102,7 @@ def world_from_input(folder: str | Path) -> Tensor:
         similarity = torch.tensor(load_config(folder)["scene"]["world_from_input"], dtype=torch.float64)
         if similarity.shape != (4, 4) or not similarity.isfinite().all() or not similarity.det():
             raise ValueError(f"shape {list(similarity.shape)}, or not invertible")
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"{Path(folder) / 'config.json'}: world_from_input is missing or damaged ({error}). "
             "Restore it from a copy, or do without: --frame scene."

@@ -12,10 +12,7 @@ Nothing in them is run.
 
 from __future__ import annotations
 
-import io
 import json
-import math
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,12 +24,12 @@ from torch import Tensor
 
 from fields.errors import DataError, FieldsError
 from fields.io.atomic import write_atomically
+from fields.io.reading import parse_json, read_npy, read_npz, said
 from fields.neumadiff.network import DIALECTS, WEIGHTS, WIDTHS, Networks, dialect
 
 SUFFIXES = (".npz", ".h5", ".npy", ".pth")
 _SHAPES = tuple(shape for i, o in zip(WIDTHS[:-1], WIDTHS[1:], strict=True) for shape in ((o, i), (o,)))
 _SIX = ("_fc1", "_b1", "_fc2", "_b2", "_fc3", "_b3")
-_MOST_BYTES = 1 << 30
 
 
 @dataclass
@@ -109,36 +106,21 @@ def _read(path: Path) -> _Found:
     except FileNotFoundError as error:
         raise DataError(f"{error.filename or path}: no such file.") from None
     except Exception as error:  # whatever a parser makes of a damaged file
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise DataError(f"{path}: cannot be read as neural reflectances: {reason}. Fetch or write it again.") from None
+        raise DataError(
+            f"{path}: cannot be read as neural reflectances: {said(error)}. Fetch or write it again."
+        ) from None
     return found
 
 
 def _npz(path: Path) -> _Found:
-    with zipfile.ZipFile(path) as archive:
-        arrays = {}
-        for name in ("weights", "dialect", "names", "name", "source", "metadata"):
-            if f"{name}.npy" in archive.namelist():
-                if archive.getinfo(f"{name}.npy").file_size > _MOST_BYTES:
-                    raise ValueError(f"its {name} are larger than any such file")
-                arrays[name] = _array(archive.read(f"{name}.npy"))
-    metadata = json.loads(str(arrays["metadata"])) if "metadata" in arrays else {}
+    arrays = read_npz(path, ("weights", "dialect", "names", "name", "source", "metadata").__contains__)
+    metadata = parse_json(str(arrays["metadata"])) if "metadata" in arrays else {}
+    if not isinstance(metadata, dict):
+        raise ValueError("its metadata are no names and values")
     if "source" in arrays:
         metadata["source"] = arrays["source"].tolist()
     names = np.atleast_1d(arrays["names"] if "names" in arrays else arrays["name"])
     return _Found(arrays["weights"], str(arrays.get("dialect", "sztrajman")), [str(n) for n in names], metadata)
-
-
-def _array(data: bytes) -> np.ndarray:
-    """Of the bytes of an .npy file: none is made of a size that they have not."""
-    stream = io.BytesIO(data)
-    version = np.lib.format.read_magic(stream)
-    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-    shape, _, dtype = read(stream)
-    if dtype.kind not in "fiU" or math.prod(shape) * dtype.itemsize != len(data) - stream.tell():
-        raise ValueError(f"an array of shape {shape} and {dtype} does not have {len(data)} bytes")
-    stream.seek(0)
-    return np.load(stream, allow_pickle=False)
 
 
 def _npy(path: Path) -> _Found:
@@ -151,8 +133,8 @@ def _npy(path: Path) -> _Found:
 
 
 def _mapped(path: Path) -> np.ndarray:
-    array = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: a shape is checked against the file's size
-    if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+    array = read_npy(path)
+    if array.dtype.kind != "f":
         raise ValueError("it does not hold an array of floating-point numbers")
     return array
 

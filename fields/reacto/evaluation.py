@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from fields.data.scene import Split
-from fields.errors import DataError
 from fields.geometry.points import spread_over
 from fields.geometry.rigid import move
 from fields.geometry.surface import extract_mesh
 from fields.io.atomic import read_json
+from fields.io.reading import read_npz, reading
 from fields.metrics import iou
 from fields.reacto.field import ArticulatedField
 from fields.reacto.kinds import Joint, joints_of
@@ -87,8 +87,8 @@ class Truth:
             return None
         similarity = scene.world_from_input.float()
         scale = float(similarity[:3, 0].norm())
-        try:
-            data, surface = read_json(file), np.load(scene.path / "truth.npz")
+        with reading(file, "the truth about a video, with truth.npz", "Remove it, or make the video again."):
+            data, surface = read_json(file), read_npz(scene.path / "truth.npz")
             joints = [
                 Joint(
                     one["type"], one["parent"], one["child"], torch.tensor(one["axis"], dtype=torch.float32),
@@ -100,10 +100,6 @@ class Truth:
             normals = torch.from_numpy(surface["normals"]).float() @ similarity[:3, :3].T / scale
             part, seen = torch.from_numpy(surface["part"]).long(), torch.from_numpy(surface["seen"])
             return Truth(joints, data["size"] * scale, points, normals, part, seen)
-        except (KeyError, TypeError, ValueError, OSError) as error:
-            raise DataError(
-                f"{file}: not the truth about a video ({error!r}). Remove it, or make the video again."
-            ) from None
 
     def poses(self, frame: int) -> Tensor:
         """(B, 4, 4) of the true parts in a frame of the video."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fields.errors import DataError
+from fields.io.reading import parse_json
 from fields.relighting.environment import Environment, Frame
 
 Kind = Literal["directional", "point", "sg", "env"]
@@ -135,10 +135,10 @@ def load_lights(path: Path) -> list[Light]:
         DataError: names the file, the light and what to do.
     """
     try:
-        records = json.loads(path.read_text(encoding="utf-8"))
+        records = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{path}: this file does not exist.\nCheck the path.") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: not valid JSON ({error}).\nCorrect it, or write the file again.") from error
     if not isinstance(records, list) or not records:
         raise DataError(

@@ -97,7 +97,7 @@ SPOILT = {
     "no file": (lambda path: path.unlink(), "no such file"),
     "no split": (lambda path: remove(path, "data_split"), "/data_split/CATEGORY/train"),
     "nothing to train on": (lambda path: remove(path, "data_split/artifact"), "no objects of 2 to 20 pieces"),
-    "an object that is not there": (lambda path: remove(path, "artifact/a"), "for train. Fetch the file again"),
+    "an object that is not there": (lambda path: remove(path, "artifact/a"), "an object for train: not there"),
     "a piece that is no mesh": (lambda path: remove(path, "artifact/a/fractured_0/pieces/1/faces"), "piece 1"),
 }  # fmt: skip
 
