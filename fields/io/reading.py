@@ -62,7 +62,7 @@ def read_npy(path: Path) -> np.ndarray:
     with path.open("rb") as stream:
         _, _, dtype = _header(stream)
     if dtype.kind not in "biuf":  # mapping elements of no size would end the process
-        raise ValueError("it does not hold an array of numbers")
+        raise ValueError(f"it holds {dtype.name}s, not numbers")
     return np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: a shape is checked against the file's size
 
 
