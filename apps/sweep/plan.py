@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -69,9 +70,7 @@ class Sweep:
         found, folder = [], data or file.parent
         for scene, one in itertools.product(_named(file, plain, "scenes"), _named(file, plain, "methods")):
             settings = _mapping(file, "settings", plain.get("settings")) | _mapping(file, one[0], one[1])
-            found += _trials(file, scene, one[0], settings, folder)
-            if len(found) > _MOST:
-                raise ConfigError(f"{file}: more than {_MOST} trials. Make several sweeps of it.")
+            found += _trials(file, scene, one[0], settings, folder, _MOST - len(found))
         if twice := _first_twice(trial.name for trial in found):
             raise ConfigError(f"{file}: two trials are called {twice}. Give scenes names of their own.")
         return cls(found, **rest)
@@ -134,8 +133,10 @@ def _require_numbers(file: Path, rest: dict[str, Any]) -> None:
             raise ConfigError(f"{file}: published {name!r} must have a number for each scene.")
 
 
-def _trials(file: Path, scene: tuple[str, Any], name: str, settings: dict[str, Any], folder: Path) -> Iterator[Trial]:
-    """One for each combination of values: settings that are lists are tried value by value."""
+def _trials(
+    file: Path, scene: tuple[str, Any], name: str, settings: dict[str, Any], folder: Path, most: int
+) -> Iterator[Trial]:
+    """One for each combination of values, `most` in all: settings that are lists are tried value by value."""
     chosen = method(name)
     if reserved := sorted(settings.keys() & set(_OURS)):
         raise ConfigError(f"{file}: {reserved[0]} is decided by the sweep. Remove it.")
@@ -144,6 +145,8 @@ def _trials(file: Path, scene: tuple[str, Any], name: str, settings: dict[str, A
     choices = [value if isinstance(value, list) else [value] for value in settings.values()]
     if empty := [key for key, value in settings.items() if value == []]:
         raise ConfigError(f"{file}: {empty[0]} has no value.")
+    if math.prod(map(len, choices)) > most:
+        raise ConfigError(f"{file}: more than {_MOST} trials. Make several sweeps of it.")
     for values in itertools.product(*choices):
         tried = dict(zip(settings, values, strict=True))
         varied = {key: tried[key] for key in axes}
