@@ -126,7 +126,8 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], plain: Any, keep: Path
     stored |= {k: _pack(stored[k]) for k in shapes}
     metadata = {"fields": json.dumps(plain), "bits": json.dumps(shapes)}
     metadata["sha256"] = digest(stored, metadata["fields"], metadata["bits"]).hex()
-    write_atomically(path, lambda file: safetensors.torch.save_file(stored, file, metadata), keep)
+    # Not save_file: it writes beside the file it is given, and leaves that when it is killed.
+    write_atomically(path, lambda file: file.write_bytes(safetensors.torch.save(stored, metadata)), keep)
 
 
 def digest(tensors: Mapping[str, Tensor], *texts: str) -> bytes:
