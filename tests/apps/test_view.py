@@ -23,7 +23,7 @@ from websockets.exceptions import WebSocketException
 def run(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("view") / "slim-demo"
     small = ["--density-rank", 4, "--appearance-rank", 8, "--voxels", 24**3, 36**3, "--density-shift", -4]
-    arguments = ["--out", out, "--iterations", 150, "--downscale", 4, "--device", "cpu", *small]
+    arguments = ["--out", out, "--iterations", 60, "--downscale", 4, "--device", "cpu", *small]
     assert cli.main([str(a) for a in ("train", "slimmerf", *arguments)]) == 0
     return out
 

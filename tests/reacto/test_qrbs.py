@@ -19,7 +19,7 @@ from tests.commands import run
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("qrbs") / "laptop"
-    assert run("train", "qrbs", "--out", out, "--iterations", 120, "--device", "cpu") == 0
+    assert run("train", "qrbs", "--out", out, "--iterations", 80, "--device", "cpu") == 0
     return out
 
 

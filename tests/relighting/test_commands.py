@@ -20,7 +20,7 @@ from fields.relighting.scene import load_scene
 from fields.relighting.sources import illumination
 from tests.commands import run
 
-SHORT = ["--iterations", 150, "--rays", 1024, "--cells", 500, "--device", "cpu"]
+SHORT = ["--iterations", 60, "--rays", 512, "--cells", 500, "--device", "cpu"]
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def trained(tmp_path_factory) -> Path:
 
 def test_a_training_learns_from_every_light_and_reports_every_group(trained):
     facts = json.loads((trained / "metrics.json").read_text())
-    assert facts["method"] == "relighting" and facts["iterations"] == 150
+    assert facts["method"] == "relighting" and facts["iterations"] == 60
     assert {"psnr", "ssim", "psnr map"} <= facts["results"].keys()
     assert facts["results"]["psnr"] > 12  # what is black, or of a wrong shape, is at 8
     assert len(facts["per_image"]) == 3 * 4 + 3 * 2 and len(list((trained / "renders").glob("*.png"))) == 18
