@@ -46,7 +46,7 @@ def replacing(path: Path, keep: Path | None = None) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_left(path.parent)
+        remove_left(path.parent)
         handle, temporary = _temporary(path)
     except OSError as error:
         raise FieldsError(
@@ -88,7 +88,7 @@ def _temporary(path: Path) -> tuple[int, Path]:
         os.close(handle)  # somebody came between
 
 
-def _remove_left(folder: Path) -> None:
+def remove_left(folder: Path) -> None:
     """Removes temporary files that no living process has locked."""
     if fcntl is None:
         return

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fields.errors import CheckpointError, FieldsError
-from fields.io.atomic import read_tensors, write_tensors
+from fields.io.atomic import read_tensors, remove_left, write_tensors
 from fields.io.run import SCHEMA
 from fields.training import processes
 
@@ -188,6 +188,8 @@ class Loop:
                 os.replace(self.previous, self.checkpoint)
         else:
             found = self._resumed(self.checkpoint, tensors, header, resume)
+        if processes.writer():  # one that was killed as it saved what was saved already leaves nothing to save
+            remove_left(self.checkpoint.parent)
         self._ours = True
         return found
 

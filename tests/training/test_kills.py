@@ -212,6 +212,16 @@ def test_what_the_dead_left_goes_and_what_the_living_write_stays(tmp_path):
 # ---------------------------------------------------------------------------------------- one training per folder
 
 
+def test_what_a_finished_training_left_goes_though_it_has_nothing_to_save(tmp_path):
+    """It was killed as it saved its end once more."""
+    walk(tmp_path, 3)
+    left = tmp_path / "checkpoints" / ".last.safetensors.writing-abc.safetensors"
+    left.write_bytes(b"half")
+    written = (tmp_path / "checkpoints" / "last.safetensors").stat().st_mtime_ns
+    assert walk(tmp_path, 3, resume=True)[1] == 3 and not left.exists()
+    assert (tmp_path / "checkpoints" / "last.safetensors").stat().st_mtime_ns == written
+
+
 def test_one_process_has_a_folder_until_it_ends(tmp_path):
     code = "import sys, time\nfrom pathlib import Path\nfrom fields.io.lock import alone\nwith alone(Path(sys.argv[1])):\n    print('has it', flush=True)\n    time.sleep(60)"
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
