@@ -144,10 +144,20 @@ def _h5(path: Path) -> _Found:
         import h5py
     except ImportError:
         raise FieldsError(f"{path}: HDF5 files need h5py: pip install h5py.") from None
+    layers: dict[str, list[Any]] = {}
+
+    def visit(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            layers.setdefault(name.rpartition("/")[0], []).append(item)
+
+    # Their order is told by their shapes. Keras writes it into attributes, too, but libhdf5 turns in circles in damaged ones.
     with h5py.File(path, "r") as file:
-        model = file.get("model_weights", file)
-        layers = [model[layer] for layer in model.attrs["layer_names"]]
-        stored = [layer[name] for layer in layers for name in layer.attrs["weight_names"]]
+        file.get("model_weights", file).visititems(visit)
+        ordered = [sorted(layer, key=lambda s: -s.ndim) for layer in layers.values()]
+        ordered.sort(
+            key=lambda layer: _SHAPES.index(layer[0].shape[::-1]) if layer[0].shape[::-1] in _SHAPES else len(_SHAPES)
+        )
+        stored = [s for layer in ordered for s in layer]
         if [s.shape[::-1] for s in stored] != list(_SHAPES):
             raise ValueError(f"its layers have shapes {[s.shape for s in stored]}")
         return _Found(_joined([s[()].T for s in stored]), "sztrajman", [path.stem])
