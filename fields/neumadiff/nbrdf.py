@@ -153,10 +153,9 @@ def _h5(path: Path) -> _Found:
     # Their order is told by their shapes. Keras writes it into attributes, too, but libhdf5 turns in circles in damaged ones.
     with h5py.File(path, "r") as file:
         file.get("model_weights", file).visititems(visit)
-        ordered = [sorted(layer, key=lambda s: -s.ndim) for layer in layers.values()]
-        ordered.sort(
-            key=lambda layer: _SHAPES.index(layer[0].shape[::-1]) if layer[0].shape[::-1] in _SHAPES else len(_SHAPES)
-        )
+        place = {shape[::-1]: i for i, shape in enumerate(_SHAPES)}
+        whole = [sorted(layer, key=lambda s: -s.ndim) for layer in layers.values()]
+        ordered = sorted(whole, key=lambda layer: place.get(layer[0].shape, len(place)))
         stored = [s for layer in ordered for s in layer]
         if [s.shape[::-1] for s in stored] != list(_SHAPES):
             raise ValueError(f"its layers have shapes {[s.shape for s in stored]}")
