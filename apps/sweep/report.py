@@ -184,6 +184,7 @@ def _plot(sweep: Sweep, rows: list[dict[str, Any]]) -> bytes:
     from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
     figure = Figure(figsize=(11, 4), layout="tight")
     FigureCanvasAgg(figure)
@@ -203,6 +204,10 @@ def _plot(sweep: Sweep, rows: list[dict[str, Any]]) -> bytes:
                 if points:
                     axis.scatter(*zip(*points, strict=True), color=colours[i % 10], marker="osD^vP*X<>"[k % 10], label=f"{method}, {scene}")  # fmt: skip
         axis.set(xlabel=label, xscale="log")
+        least, most = axis.get_xlim()
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if most > 5 * least else MaxNLocator(5))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_locator(NullLocator())
         axis.spines[["top", "right"]].set_visible(False)
     figure.axes[0].set_ylabel("PSNR of test views, dB")
     figure.axes[1].legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))

@@ -118,7 +118,7 @@ class Loop:
                             events.add_scalar(f"train/{name}", float(value), i + 1)
                     after(i + 1)
                 due = processes.writer() and time.perf_counter() - saved > checkpoint_seconds
-                stopping, due = processes.agreed(stop(), due)
+                stopping, due = processes.agreed(stop() or processes.abandoned(), due)
                 if stopping:
                     save(i + 1)
                     raise Interrupted(

@@ -26,6 +26,7 @@ from fields.io.atomic import digest
 from fields.methods import Learner
 
 _PATIENCE = timedelta(hours=12)  # as the first process may measure for, while the others wait
+_LAUNCHER = os.getppid()
 
 
 def count() -> int:
@@ -41,6 +42,11 @@ def writer() -> bool:
 def launched() -> bool:
     """Whether torchrun, or what sets the same variables, started this process as one of several."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def abandoned() -> bool:
+    """Whether this is one of several and what started them is gone: nobody could stop them any more."""
+    return _several() and os.getppid() != _LAUNCHER
 
 
 def require_sharing(learner: Learner) -> None:

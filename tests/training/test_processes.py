@@ -188,6 +188,18 @@ def test_a_killed_process_ends_all_with_one_line(tmp_path):
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for the processes")
+def test_without_their_launcher_they_save_and_end(tmp_path):
+    process = started(TWO, tmp_path)
+    wait_for(process, "tensorf-vm: 12/60")
+    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.kill()
+    _, said = process.communicate(timeout=100)  # until the last of them has let go of it
+    assert len(workers) == 2 and "Traceback" not in said
+    assert (tmp_path / "checkpoints" / "last.safetensors").exists() and not (tmp_path / ".lock").exists()
+    assert not (tmp_path / "model.safetensors").exists()
+
+
 def test_what_ended_them_is_said(tmp_path):
     """Of several that ended, that which made the others end: they have exit code 3, or the launcher's SIGTERM."""
 
