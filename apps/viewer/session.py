@@ -35,7 +35,7 @@ class Session:
         self._as_fine = False
         self._work: Generator[None, None, None] | None = None
         self._moving = False
-        with viewer.status_place:
+        with viewer.entering, viewer.status_place:
             self.status = client.gui.add_markdown("")
         self.look(client.camera)
         client.camera.on_update(self._look)

@@ -131,6 +131,7 @@ class Viewer:
 
         gui.add_markdown(f"### {self.subject.name}\n{self.subject.facts}")
         self.status_place = gui.add_folder("Picture")
+        self.entering = threading.Lock()  # windows may open at the same moment, and one at a time may add to a folder
         self.tabs = gui.add_tab_group()
         with self.tabs.add_tab("View", viser.Icon.EYE):
             self._view_tab()

@@ -109,7 +109,7 @@ def write_objects(path: Path, objects: Iterator[tuple[str, str, list[Fragment]]]
 
     def write(target: Path) -> None:
         splits: dict[tuple[str, str], list[bytes]] = {}
-        with h5py.File(target, "w") as file:
+        with h5py.File(target, "w", locking=False) as file:  # it is locked already
             for name, split, pieces in objects:
                 splits.setdefault((name.split("/")[0], split), []).append(name.encode())
                 file[f"{name}/pieces_names"] = [p.name.encode() for p in pieces]

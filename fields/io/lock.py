@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
@@ -21,13 +21,15 @@ NAME = ".lock"
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Has the folder, which is made, for itself. The system frees it when the process ends, however it does.
+    """Has the folder, which is made, for itself. The system frees it when the process ends, however it does. One that was
+    made and has nothing in it goes.
 
     Raises:
         ConfigError: another process has it.
         FieldsError: the folder cannot be written.
     """
     path = folder / NAME
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = open(path, "ab+", buffering=0)  # noqa: SIM115 — closed below
@@ -46,6 +48,9 @@ def alone(folder: Path) -> Iterator[None]:
             yield
         finally:
             path.unlink(missing_ok=True)
+            with suppress(OSError):  # until one that something has been written into
+                for one in made:
+                    one.rmdir()
 
 
 def _owner_if_taken(file: FileIO) -> str:

@@ -131,7 +131,7 @@ def test_folders_that_are_none_are_refused_in_a_line(folder, capsys):
     assert "--port" in said("--port", "99999")
     poses = json.loads((folder / "poses.json").read_text())
     (folder / "poses.json").write_text(json.dumps(poses | {"anchor": "nobody"}))
-    assert "of other fragments" in said()
+    assert "not poses of the fragments beside them" in said()
     (folder / "fragments.safetensors").unlink()
     assert "fragments.safetensors: no such file. `fields reassemble`" in said()
     (folder / "poses.json").unlink()

@@ -188,7 +188,7 @@ def test_meshes_and_maps_are_taken_from_the_browser(viewer, tmp_path):
         assert place.value == "torus.ply"
         return line
 
-    assert "cannot be read" in refused("a.ply", b"ply\nformat nonsense")
+    assert "not a mesh that can be read" in refused("a.ply", b"ply\nformat nonsense")
     assert "not a kind of mesh" in refused("a.exe", b"")
     assert "null" in refused("a\0.ply", b"") and "directory" in refused("..", b"")
     assert "larger than 64 MB" in refused("a.ply", bytes((64 << 20) + 1))
