@@ -91,7 +91,7 @@ def test_published_figures_stand_beside_what_was_not_trained(tmp_path):
 
 
 def test_a_killed_worker_costs_nothing_but_time(tmp_path):
-    file = sweep(tmp_path, HEAD + "settings: {config: fast, iterations: 160, downscale: 8, checkpoint_seconds: 0.2, seed: [0, 1]}\n")  # fmt: skip
+    file = sweep(tmp_path, HEAD + "settings: {config: fast, iterations: 80, downscale: 8, checkpoint_seconds: 0.2, seed: [0, 1]}\n")  # fmt: skip
     out = tmp_path / "out"
     command = [sys.executable, "-m", "fields.apps.cli", "sweep", str(file), "--out", str(out), "--workers", "2"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -112,5 +112,5 @@ def test_a_killed_worker_costs_nothing_but_time(tmp_path):
     written = {path: path.stat().st_mtime_ns for path in out.glob("*/metrics.json")}
     assert run("sweep", file, "--out", out) == 0  # nothing is left to train
     assert written == {path: path.stat().st_mtime_ns for path in out.glob("*/metrics.json")}
-    file.write_text(file.read_text().replace("160", "170"))
+    file.write_text(file.read_text().replace("80", "90"))
     assert run("sweep", file, "--out", out) == 2  # the folder is another sweep's
