@@ -49,7 +49,7 @@ def test_going_on_gives_the_same_bits(trained, tmp_path):
     from fields.relighting.training import RelightingTraining
 
     scene = load_scene(shipped("assets") / "demo-relighting").with_views(4)
-    settings = replace(method("relighting").configure("fast").scaled(24), cells=500)
+    settings = replace(method("relighting").configure("fast").scaled(24), cells=500, rays=512)
     straight = RelightingTraining(settings, scene, 3)
     for i in range(24):
         straight.step(i)
