@@ -3,7 +3,7 @@
 The scene is a painted ball, written as NeRF-synthetic files (2.5 GB of pixels with alpha). Each command is the one a user
 runs, in a process of its own whose peak of resident memory the system tells when it ends.
 
-    python -m benchmarks.memory [--images 300] [--iterations 300] [--folder DIR]
+    python -m fields.benchmarks.memory [--images 300] [--iterations 300] [--folder DIR]
 """
 
 from __future__ import annotations

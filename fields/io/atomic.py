@@ -21,12 +21,8 @@ import torch
 from torch import Tensor
 
 from fields.errors import CheckpointError, FieldsError
+from fields.io.lock import locked
 from fields.io.reading import parse_json
-
-try:
-    import fcntl
-except ImportError:  # not a system with such locks
-    fcntl = None  # type: ignore[assignment]
 
 _WRITING = ".writing-"
 """In the names of temporary files, before letters at random."""
@@ -80,23 +76,22 @@ def _temporary(path: Path) -> tuple[int, Path]:
     """A new file, locked for as long as the handle is open, so that nobody takes it for one that was left."""
     while True:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}{_WRITING}", suffix=path.suffix, dir=path.parent)
-        if fcntl is not None:
-            with contextlib.suppress(OSError):  # a file system without locks: it may be taken for one
-                fcntl.flock(handle, fcntl.LOCK_EX)
-        if os.fstat(handle).st_nlink:
+        try:
+            ours = locked(handle)
+        except OSError:  # without locks nobody removes any
+            ours = True
+        if ours and os.fstat(handle).st_nlink:
             return handle, Path(name)
         os.close(handle)  # somebody came between
 
 
 def remove_left(folder: Path) -> None:
     """Removes temporary files that no living process has locked."""
-    if fcntl is None:
-        return
     for name in os.listdir(folder):
         if name.startswith(".") and _WRITING in name:
-            with contextlib.suppress(OSError), (folder / name).open("rb+") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                (folder / name).unlink()
+            with contextlib.suppress(OSError), (folder / name).open("rb+", buffering=0) as file:
+                if locked(file):
+                    (folder / name).unlink()
 
 
 def _keep(path: Path, where: Path) -> None:

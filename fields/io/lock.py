@@ -1,4 +1,4 @@
-"""One process at a time in a folder."""
+"""One process at a time in a file or a folder."""
 
 from __future__ import annotations
 
@@ -53,18 +53,24 @@ def alone(folder: Path) -> Iterator[None]:
                     one.rmdir()
 
 
+def locked(file: int | FileIO) -> bool:
+    """Locks an open file until it is closed; False where another process has it. Raises OSError where nothing can be locked."""
+    if fcntl is None:
+        raise OSError("no locks")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def _owner_if_taken(file: FileIO) -> str:
     """Locks the file, or tells whose it is."""
     file.seek(0)
     owner = file.read(200).decode(errors="replace") or "(which has not yet said its number)"
     try:
-        if fcntl is None:
-            raise OSError("no locks")
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Whoever had it may have removed it since it was opened, and somebody else made a new one.
-        return "" if _same(file) else owner
-    except BlockingIOError:
-        return owner
+        return "" if locked(file) and _same(file) else owner
     except OSError:  # a system or file system without locks: whether the process that it names lives
         pid, _, host = owner.partition(" on ")
         return owner if host == platform.node() and _lives(pid) else ""

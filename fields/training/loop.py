@@ -117,7 +117,7 @@ class Loop:
                         for name, value in numbers.items():
                             events.add_scalar(f"train/{name}", float(value), i + 1)
                     after(i + 1)
-                due = processes.writer() and time.perf_counter() - saved > checkpoint_seconds
+                due = processes.writer() and i + 1 < iterations and time.perf_counter() - saved > checkpoint_seconds
                 stopping, due = processes.agreed(stop() or processes.abandoned(), due)
                 if stopping:
                     save(i + 1)

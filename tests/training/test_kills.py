@@ -237,7 +237,6 @@ def test_one_process_has_a_folder_until_it_ends(tmp_path):
 
 def test_without_locks_the_process_named_is_looked_for(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "fcntl", None)
-    monkeypatch.setattr(atomic, "fcntl", None)
     other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     with alone(tmp_path):
         mine = (tmp_path / lock.NAME).read_text()
