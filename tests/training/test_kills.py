@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fields.errors import CheckpointError, ConfigError, FieldsError
-from fields.io import atomic, lock
+from fields.io import lock
 from fields.io.atomic import read_tensors, write_atomically, write_tensors
 from fields.io.lock import alone
 from fields.training.events import event_log
